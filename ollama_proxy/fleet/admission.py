@@ -94,7 +94,7 @@ class Admission:
     ) -> Lease | None:
         if takes_slot and self._waiters and self._leasing.is_limited:
             return None
-        own = only is None and self._has_to_be_own(model)
+        own = only is None and self.has_to_be_own(model)
         if not asked:  # to unpack nothing takes 0.2 us, for each request
             return self._leasing.claim(
                 only, model=model, takes_slot=takes_slot, own=own, yields=yields
@@ -112,7 +112,7 @@ class Admission:
         self._count(arrival)
         self._meter.note_refused(arrival, self._clock.now())
 
-    def _has_to_be_own(self, model: str | None) -> bool:
+    def has_to_be_own(self, model: str | None) -> bool:
         """Tell whether only an instance of ours can answer for a model."""
         return model is not None and self.spills is not None and self.spills(model)
 
@@ -198,7 +198,7 @@ class Admission:
         )
         if (lease := claim()) is not None:
             return lease
-        own = only is None and self._has_to_be_own(model)
+        own = only is None and self.has_to_be_own(model)
         is_ready = partial(
             self._leasing.has_any_for,
             only,
@@ -255,7 +255,7 @@ class Admission:
             return left_s
         stops = self._stops
         self._note_wanted(load)
-        own = self._has_to_be_own(model)
+        own = self.has_to_be_own(model)
         await self._wakes.wake(model, forced=False, own=own)
         if self._stops != stops:  # as the waiting requests are
             return 0.0
@@ -276,7 +276,7 @@ class Admission:
         if not joins and not self.wakes_for(model):
             return wait_s
         if not joins:
-            own = self._has_to_be_own(model)
+            own = self.has_to_be_own(model)
             is_lacking = own and not self._wakes.is_own_coming
             if is_lacking or self._wakes.must_reserve(model):
                 return None

@@ -278,6 +278,10 @@ class Pool:
         """
         self._admission.spills, self._admission.helps = spills, helps
 
+    def spills(self, model: str) -> bool:
+        """Tell whether only an instance of ours can answer for a model."""
+        return self._admission.has_to_be_own(model)
+
     def may_start_for(self, model: str) -> bool:
         """Tell whether an instance of ours may have a model that is waited for."""
         return self._admission.wakes_for(model)

@@ -76,7 +76,8 @@ class PoolForesight:
         """
         name = self._pools.of_model(work.model) if work.model else None
         if name is not None:
-            return self._of(self._pools[name].pool, may_wake=may_wake)
+            pool = self._pools[name].pool
+            return self._of(pool, may_wake=may_wake, model=work.model)
         forecasts = [self._of(one.pool, may_wake=may_wake) for one in self._pools]
         unpriced = next((one for one in forecasts if one.unpriced), None)
         return unpriced or max(forecasts, key=lambda one: one.reserve(1.0))
@@ -85,17 +86,18 @@ class PoolForesight:
         """Return what an order to wake an instance of a pool costs at most."""
         return self._of(self._pools[pool].pool, may_wake=True)
 
-    def _of(self, pool: Pool, *, may_wake: bool) -> Forecast:
+    def _of(self, pool: Pool, *, may_wake: bool, model: str = "") -> Forecast:
         own = [one for one in pool.controllers if self._price(one.offer) != 0]
         if not own:
             return _FREE
         unpriced = next((c.offer for c in own if self._price(c.offer) is None), None)
         if unpriced is not None:
             return Forecast(unpriced=_no_price(unpriced))
-        if pool.is_ready:
-            ready = [c for c in pool.controllers if c.record.state is State.READY]
+        ready = [c for c in pool.controllers if c.record.state is State.READY]
+        spills = bool(model) and not ready and pool.spills(model)
+        if pool.is_ready and not spills:
             return Forecast(self._dearest(ready))
-        wakes = may_wake and pool.would_launch
+        wakes = may_wake and (spills or pool.would_launch)
         boot_s = max(self._boot_s(one) for one in own) if wakes else 0.0
         idle_s = max(_idle_s(one) for one in own) if wakes else 0.0
         return Forecast(self._dearest(own), wakes, boot_s, idle_s)

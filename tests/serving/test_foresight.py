@@ -21,7 +21,8 @@ from ollama_proxy.gateway.permits import Permit
 from ollama_proxy.gateway.spending import Spending
 from ollama_proxy.serving.foresight import NamedPool, PoolForesight, price_of
 from tests.fakes.cloud import FakeCloud
-from tests.fleet.pools import MeasuredBoots
+from tests.fleet.houses import a_house, a_node
+from tests.fleet.pools import MeasuredBoots, SeveralOffers
 from tests.fleet.rig import Deployment
 from tests.virtual_time import LoopClock, in_virtual_time
 
@@ -238,3 +239,24 @@ async def test_a_launch_that_fails_is_paid_only_while_it_lasted() -> None:
     await asyncio.sleep(600.0)
     assert 0 < spent == rig.spent()
     await rig.aclose()
+
+
+@in_virtual_time
+async def test_what_only_the_cloud_has_costs_a_launch_beside_a_ready_node() -> None:
+    house = a_house()
+    pools = SeveralOffers(("cloud",), houses=[house], boot_s=BOOT_S)
+    for controller in pools.pool.controllers:
+        controller.offer = replace(controller.offer, price_per_hour=3.6)
+    house.put(a_node("attic", ["m"]))
+    pools.pool.spill(lambda model: model == "large")
+    foresight = PoolForesight(OnePool(pools.pool), MeasuredBoots(BOOT_S))
+    of_node, of_cloud = (
+        foresight.forecast(Work(RouteClass.CHAT, model, 10, 10), may_wake=True)
+        for model in ("m", "large")
+    )
+    unwoken = foresight.forecast(Work(RouteClass.CHAT, "large", 10, 10), may_wake=False)
+    await pools.pool.aclose()
+
+    assert of_node == Forecast()
+    assert (of_cloud.wakes, of_cloud.boot_s) == (True, BOOT_S)
+    assert not unwoken.wakes
