@@ -17,10 +17,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from ollama_proxy.core.access.facts import SentField
+from ollama_proxy.core.http.headers import SESSION_COOKIE
 from ollama_proxy.core.nodes.node_keys import JOIN_PREFIX, NODE_PREFIX
 from ollama_proxy.gateway.key_text import KEY_PREFIX, OUR_PREFIXES
-
-SESSION_COOKIE: Final = "ollama_proxy_session"
 
 _AUTHORIZATION, _API_KEY, _COOKIE = "authorization", "x-api-key", "cookie"
 

@@ -28,6 +28,9 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+SESSION_COOKIE = "ollama_proxy_session"
+"""The cookie in which a browser that is logged in to the page keeps its session."""
+
 POOL_HEADER = "X-Ollama-Proxy-Pool"
 """The header by which a request without a model names its pool."""
 
@@ -63,14 +66,23 @@ def for_upstream(headers: Headers) -> CIMultiDict[str]:
 
 
 def for_client(headers: Headers) -> CIMultiDict[str]:
-    """Return the instance's headers as the client gets them, without its CORS."""
+    """Return the instance's headers as the client gets them, without its CORS.
+
+    Nor does it set the cookie of our page: a machine of a house could log people in or
+    out.
+    """
     kept = [
         field
         for field in headers.items()
         if (name := field[0].lower()) not in _NOT_FOR_CLIENT
         and not name.startswith(_CORS)
+        and not (name == "set-cookie" and _sets_session(field[1]))
     ]
     return _unnamed(headers, kept)
+
+
+def _sets_session(cookie: str) -> bool:
+    return cookie.partition("=")[0].strip() == SESSION_COOKIE
 
 
 def _unnamed(headers: Headers, kept: list[tuple[str, str]]) -> CIMultiDict[str]:

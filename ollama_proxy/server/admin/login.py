@@ -10,8 +10,8 @@ from aiohttp import web
 from ollama_proxy.core.access.decision import KeyRefusal, no_key
 from ollama_proxy.core.access.keys import Key, KeyStanding
 from ollama_proxy.core.access.own_page import is_from_elsewhere
-from ollama_proxy.core.http.headers import media_type
-from ollama_proxy.gateway.credentials import SESSION_COOKIE, credential_of
+from ollama_proxy.core.http.headers import SESSION_COOKIE, media_type
+from ollama_proxy.gateway.credentials import credential_of
 from ollama_proxy.gateway.keyring import Keyring
 from ollama_proxy.gateway.sessions import SESSION_S, Sessions
 from ollama_proxy.server.admin.answers import json_answer, refused_order

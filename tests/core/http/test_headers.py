@@ -111,3 +111,12 @@ def test_the_wish_for_another_node_is_for_the_proxy_alone() -> None:
     sent = CIMultiDict({"x-OLLAMA-proxy-retry": "always", "Retry": "kept"})
 
     assert [*for_upstream(sent)] == ["Retry"]
+
+
+@pytest.mark.parametrize(
+    "written", ["ollama_proxy_session=a", " ollama_proxy_session = a"]
+)
+def test_no_instance_sets_the_cookie_of_our_page(written: str) -> None:
+    headers = CIMultiDict([("Set-Cookie", "lb=1; Path=/"), ("set-cookie", written)])
+
+    assert for_client(headers).getall("Set-Cookie") == ["lb=1; Path=/"]
