@@ -31,7 +31,7 @@ _LONGEST_FAULT: Final = 400
 _BASE_BYTES: Final = 4096
 """What is kept of a beat besides its models, about."""
 
-_Share = Annotated[float, Meta(ge=0)]
+_Share = Annotated[float, Meta(ge=0, le=1e6)]
 _Bytes = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Text = Annotated[str, Meta(max_length=_LONGEST_TEXT)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -154,7 +154,8 @@ class _Beat(msgspec.Struct):
     agent: _Agent | None = None
 
 
-_DECODER: Final = msgspec.json.Decoder(_Beat)
+_DECODER: Final = msgspec.json.Decoder(_Beat, strict=False)
+"""Takes numbers in quotes, as the former hub did."""
 
 
 def parse_beat(body: bytes, known: Callable[[str], Beat | None] | None = None) -> Beat:
@@ -257,16 +258,16 @@ def _loaded_names(agent: _Agent) -> frozenset[str] | None:
 def _address(
     key: str, text: str | None, kind: type[IPv4Address] | type[IPv6Address]
 ) -> str | None:
-    """Return an address as it is usually written; None for none."""
+    """Return an address as it is usually written; None for none.
+
+    A zone (``%eth0``), which systems tell of link-local addresses, is left out.
+    """
     if not text:
         return None
     try:
-        address = kind(text)
+        return str(kind(text.partition("%")[0]))
     except ValueError:
         raise ValueError(f"{key!r} is no such address: {text[:60]!r}") from None
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        raise ValueError(f"{key!r} has a zone, which is another one here: {text!r}")
-    return str(address)
 
 
 def _check_line(key: str, text: str) -> None:

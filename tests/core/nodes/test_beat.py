@@ -79,6 +79,14 @@ def test_a_load_above_one_is_one() -> None:
     assert parse_beat(sent(old_beat(load={"cpu": 1.7, "memory": 1}))).cpu == 1.0
 
 
+def test_a_former_agent_may_write_what_the_former_hub_took() -> None:
+    beat = parse_beat(
+        sent(old_beat(port="8002", load={"cpu": "0.5"}, ipv6="fe80::1%eth0"))
+    )
+
+    assert (beat.port, beat.cpu, beat.ipv6) == (8002, 0.5, "fe80::1")
+
+
 def test_the_same_models_are_not_read_again() -> None:
     first = parse_beat(sent(our_beat(seq=1)))
 
@@ -119,12 +127,15 @@ def refusal(body: bytes) -> BeatError:
         (sent({"node_id": 5}), 422, "`$.node_id`"),
         (sent(old_beat(port=0)), 422, "`$.port`"),
         (sent(old_beat(port=65536)), 422, "`$.port`"),
-        (sent(old_beat(port="8001")), 422, "`$.port`"),
+        (sent(old_beat(port="web")), 422, "`$.port`"),
+        (sent(old_beat(port=True)), 422, "`$.port`"),
+        (sent(old_beat(load={"cpu": "nan"})), 422, "`$.load.cpu`"),
+        (sent(old_beat(load={"cpu": "inf"})), 422, "`$.load.cpu`"),
         (sent(old_beat(ipv4="::1")), 422, "'ipv4' is no such address"),
         (sent(old_beat(ipv4="box.lan")), 422, "'ipv4' is no such address"),
         (sent(old_beat(ipv4="1.2.3.4/8")), 422, "'ipv4' is no such address"),
         (sent(old_beat(ipv4="192.168.1.20:22")), 422, "'ipv4' is no such address"),
-        (sent(old_beat(ipv6="fe80::1%eth0")), 422, "'ipv6' has a zone"),
+        (sent(old_beat(ipv6="fe80:1%eth0")), 422, "'ipv6' is no such address"),
         (sent(old_beat(load={"cpu": -0.1})), 422, "`$.load.cpu`"),
         (sent(old_beat(load=0.5)), 422, "`$.load`"),
         (sent(old_beat(metadata={"hostname": "a\nb"})), 422, "not one line"),
