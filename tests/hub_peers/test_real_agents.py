@@ -60,7 +60,7 @@ async def house(
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)  # hubs may be killed
     timeout = aiohttp.ClientTimeout(total=100)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as made:
         yield made
@@ -233,3 +233,41 @@ async def test_of_two_agents_of_one_name_one_is_told_and_neither_flaps(
 
 def _is_told(one: Agent) -> bool:
     return "NODE_ID" in one.log.read_text().partition("on port")[2]
+
+
+async def test_a_hub_that_is_killed_goes_on_with_its_nodes_at_once(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    """They have one time-out's grace, and none has beaten when the first job comes."""
+    async with contextlib.AsyncExitStack() as agents:
+        with hub_process(tmp_path) as hub:
+            await agents.enter_async_context(house(tmp_path, hub))
+            await ask(session, hub, body(2))
+            await asyncio.sleep(1.5)  # what is known of nodes is written every second
+            hub.kill()
+            address = hub.url.removeprefix("http://")
+        with hub_process(tmp_path, OLLAMA_HOST=address) as hub:
+            (told, *_) = await ask(session, hub, body(2))
+            nodes = await nodes_of(hub)
+
+    assert told["done"]
+    assert {name: node["status"] for name, node in nodes.items()} == dict.fromkeys(
+        RATES, "online"
+    )
+
+
+async def test_a_client_that_leaves_ends_the_work_of_its_node(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with hub_process(tmp_path) as hub:
+        async with house(tmp_path, hub) as boxes:
+            async with session.post(f"{hub.url}/jobs", json=body(2000)) as answer:
+                await answer.content.readline()
+                answer.close()
+            counters = [before.counters for _, before in boxes.values()]
+            await until(lambda: any(one.cancelled for one in counters), 20.0)
+            await until(lambda: not any(one.working for one in counters), 20.0)
+            nodes = await nodes_of(hub)
+
+    assert all(node["failure_count"] == 0 for node in nodes.values())
+    assert all(node["active_jobs"] == 0 for node in nodes.values())
