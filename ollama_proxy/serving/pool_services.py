@@ -1,7 +1,7 @@
 """Hold what belongs to one pool, and is asked about its requests and its models."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,22 +112,30 @@ class PoolServices:
         loop = asyncio.get_running_loop()
         begun_at, context.stage = loop.time(), Stage.WAITING
         try:
-            return await self.pool.lease(
-                context.model,
-                wait_s=0.0,
-                joins=True,
-                only=context.only,
-                takes_slot=context.takes_slot,
-                ticket=Ticket(turn_of(context.caller)),
-                arrival=context.arrival,
-                yields=not context.may_wake,
-                **self.asked_of_nodes(context),
-            )
+            ticket = Ticket(turn_of(context.caller))
+            return await self.lease_later(context, ticket, wait_s=0.0, joins=True)
         except HoldLimitError:
             return None
         finally:
             context.stage = Stage.SERVED
             context.wait_s += loop.time() - begun_at
+
+    def lease_later(
+        self, context: RequestContext, ticket: Ticket, *, wait_s: float, joins: bool
+    ) -> Coroutine[Any, Any, Lease | None]:
+        """Lease an instance that suits a request, once it is there, as `Pool` does."""
+        return self.pool.lease(
+            context.model,
+            wait_s=wait_s,
+            load=context.load,
+            joins=joins or context.only is not None,
+            only=context.only,
+            takes_slot=context.takes_slot,
+            ticket=ticket,
+            arrival=context.arrival,
+            yields=not context.may_wake,
+            **self.asked_of_nodes(context),
+        )
 
     def asked_of_nodes(self, context: RequestContext) -> Asked:
         """Return which nodes of the pool would do for a request, if it has any."""

@@ -179,18 +179,8 @@ class OllamaHandler:
         begun_at = loop.time()
         context.stage = Stage.WAITING
         wait_s = max(0.0, hold.deadline - begun_at) if body.complete else 0.0
-        only = context.only
-        leasing = context.served.pool.lease(
-            context.model,
-            wait_s=wait_s,
-            load=context.load,
-            joins=plan.joins or only is not None,
-            only=only,
-            takes_slot=context.takes_slot,
-            ticket=hold.ticket,
-            arrival=context.arrival,
-            yields=not context.may_wake,
-            **context.served.asked_of_nodes(context),
+        leasing = context.served.lease_later(
+            context, hold.ticket, wait_s=wait_s, joins=plan.joins
         )
         try:
             return await hold.wait(leasing)

@@ -148,17 +148,11 @@ class JobRun:
         loop = asyncio.get_running_loop()
         begun_at, context.stage = loop.time(), Stage.WAITING
         try:
-            lease = await context.served.pool.lease(
-                context.model,
+            lease = await context.served.lease_later(
+                context,
+                Ticket(turn_of(context.caller)),
                 wait_s=max(0.0, context.may_wait_s),
-                load=context.load,
-                joins=plan.joins or context.only is not None,
-                only=context.only,
-                takes_slot=context.takes_slot,
-                ticket=Ticket(turn_of(context.caller)),
-                arrival=context.arrival,
-                yields=not context.may_wake,
-                **context.served.asked_of_nodes(context),
+                joins=plan.joins,
             )
         except HoldLimitError as error:
             context.problem, lease = str(error), None
