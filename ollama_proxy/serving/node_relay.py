@@ -78,17 +78,11 @@ async def _over_nodes(
     ask: Callable[[Attempts, Lease], Awaitable[ResponseT | HeldAnswer]],
 ) -> ResponseT:
     """Have a request asked of nodes in turn, beginning with that of a lease."""
-
-    async def lease_next(tried: TriedOn) -> Lease | None:
-        context.tried_on = tried
-        return await context.served.lease_next(context, plan)
-
-    attempts = Attempts(
-        context.tried_on,
-        lease_next,
+    attempts = attempts_of(
+        context,
+        plan,
         may_repeat=_may_repeat(context),
         can_repeat=lambda: context.body.complete,
-        request_id=context.request_id,
     )
     try:
         told = await attempts.run(lease, partial(ask, attempts))
@@ -97,6 +91,28 @@ async def _over_nodes(
     if not isinstance(told, HeldAnswer):
         return told
     return await response_relay.run(told, _once(told.body), ignore_activity, NO_USE)
+
+
+def attempts_of(
+    context: RequestContext,
+    plan: Relay | Observe | Wait,
+    *,
+    may_repeat: bool,
+    can_repeat: Callable[[], bool],
+) -> Attempts:
+    """Return what follows a request from node to node; see `Attempts`."""
+
+    async def lease_next(tried: TriedOn) -> Lease | None:
+        context.tried_on = tried
+        return await context.served.lease_next(context, plan)
+
+    return Attempts(
+        context.tried_on,
+        lease_next,
+        may_repeat=may_repeat,
+        can_repeat=can_repeat,
+        request_id=context.request_id,
+    )
 
 
 async def _ask(

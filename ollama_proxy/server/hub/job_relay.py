@@ -22,9 +22,13 @@ from ollama_proxy.server.hub.job_answers import (
 )
 from ollama_proxy.server.hub.job_stream import JobStream, are_lines
 from ollama_proxy.serving.attempts import Attempts, HeldAnswer
-from ollama_proxy.serving.node_relay import first_byte_limit_s, run_on_node
+from ollama_proxy.serving.node_relay import (
+    attempts_of,
+    first_byte_limit_s,
+    run_on_node,
+)
 from ollama_proxy.serving.relay import Services, note_answer, run_under_lease
-from ollama_proxy.serving.request_context import RequestContext, Stage, TriedOn
+from ollama_proxy.serving.request_context import RequestContext, Stage
 from ollama_proxy.serving.response_relay import ResponseRelay
 from ollama_proxy.upstream.request import PreparedRequest
 
@@ -63,18 +67,7 @@ class JobRelay:
         """
         context = self._context
         context.stage = Stage.SERVED
-
-        async def lease_next(tried: TriedOn) -> Lease | None:
-            context.tried_on = tried
-            return await context.served.lease_next(context, plan)
-
-        attempts = Attempts(
-            context.tried_on,
-            lease_next,
-            may_repeat=True,
-            can_repeat=lambda: True,
-            request_id=context.request_id,
-        )
+        attempts = attempts_of(context, plan, may_repeat=True, can_repeat=lambda: True)
         try:
             told: Told | HeldAnswer = await attempts.run(
                 lease, partial(self._run, attempts, plan)
