@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import msgspec
 import structlog
 from multidict import CIMultiDictProxy
 
@@ -23,8 +22,7 @@ from ollama_proxy.core.failover import (
     is_final,
     proven_faults,
 )
-from ollama_proxy.core.nodes.agent_error import said_in
-from ollama_proxy.core.ollama.loose_json import UNREADABLE
+from ollama_proxy.core.nodes.agent_error import detail_of, said_in
 from ollama_proxy.fleet.lease import Lease
 from ollama_proxy.serving.request_context import TriedOn
 from ollama_proxy.upstream.client import Answer
@@ -35,7 +33,6 @@ HELD_BYTES: Final = 64 * 1024
 FAILURE_S: Final = 5.0
 """How long a node may take to end an answer that says that it fails."""
 
-_SAID_CHARACTERS = 200
 _FIRST_REFUSAL = 400
 _NOT_ADMITTED = frozenset({401, 403})
 
@@ -121,24 +118,14 @@ async def _joined(
             yield data
 
 
-class _Refusal(msgspec.Struct):
-    """Holds the sentence of an agent's own error: Ollama has no ``detail``."""
-
-    detail: str
-
-
 def check_admitted(status: int, body: bytes) -> None:
     """Raise `UpstreamError` for the answer of an agent that takes us for no hub of its.
 
     What Ollama itself refuses is an answer.
     """
-    if status not in _NOT_ADMITTED:
-        return
-    try:
-        refusal = msgspec.json.decode(body, type=_Refusal).detail[:_SAID_CHARACTERS]
-    except UNREADABLE:
-        return
-    raise UpstreamError(f"it refuses the hub: {refusal}", arrived=False)
+    refusal = detail_of(body) if status in _NOT_ADMITTED else None
+    if refusal is not None:
+        raise UpstreamError(f"it refuses the hub: {refusal}", arrived=False)
 
 
 class Attempts:

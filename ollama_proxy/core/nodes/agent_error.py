@@ -25,12 +25,14 @@ class _Refusal(msgspec.Struct):
 
 def said_in(body: bytes) -> str:
     """Return the sentence of an error, of Ollama's before the agent's; "" if none."""
-    return (error_text(body) or _detail_of(body))[:_LONGEST]
+    return error_text(body)[:_LONGEST] or detail_of(body) or ""
 
 
-def _detail_of(body: bytes) -> str:
+def detail_of(body: bytes) -> str | None:
+    """Return the sentence of an agent's own error; None for what is none of it."""
     try:
         detail = msgspec.json.decode(body, type=_Refusal).detail
     except UNREADABLE:
-        return ""
-    return detail if isinstance(detail, str) else "; ".join(one.msg for one in detail)
+        return None
+    said = detail if isinstance(detail, str) else "; ".join(one.msg for one in detail)
+    return said[:_LONGEST]
