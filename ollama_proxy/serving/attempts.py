@@ -74,7 +74,7 @@ async def hold(answer: Answer) -> HeldAnswer | AsyncIterator[bytes] | None:
         return None
     body, rest = await _read(answer)
     check_admitted(status, body)
-    return _joined(body, rest)
+    return joined(body, rest)
 
 
 async def _hold_failure(answer: Answer) -> HeldAnswer | AsyncIterator[bytes]:
@@ -85,7 +85,7 @@ async def _hold_failure(answer: Answer) -> HeldAnswer | AsyncIterator[bytes]:
     except TimeoutError as error:
         raise _broken_off(answer, "it stalls", arrived=False) from error
     if rest is not None:
-        return _joined(body, rest)
+        return joined(body, rest)
     return HeldAnswer(answer.status, answer.reason, answer.headers, body)
 
 
@@ -107,7 +107,7 @@ def _broken_off(answer: Answer, why: object, *, arrived: bool) -> UpstreamError:
     return UpstreamError(message, arrived=arrived)
 
 
-async def _joined(
+async def joined(
     begun: bytes, rest: AsyncIterator[bytes] | None
 ) -> AsyncIterator[bytes]:
     """Yield what was read of a body, then the rest of it."""

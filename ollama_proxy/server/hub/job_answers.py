@@ -16,6 +16,7 @@ from ollama_proxy.serving.attempts import (
     HELD_BYTES,
     HeldAnswer,
     check_admitted,
+    joined,
 )
 from ollama_proxy.upstream.client import Answer
 
@@ -39,14 +40,7 @@ async def begun(answer: Answer, lease: Lease) -> AsyncIterator[bytes]:
         first = await anext(chunks, b"")
     except InstanceLostError as error:
         raise UpstreamError(str(error), arrived=lease.was_sent) from error
-    return _with_first(first, chunks)
-
-
-async def _with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-    async for data in rest:
-        yield data
+    return joined(first, chunks)
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
