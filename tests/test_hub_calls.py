@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ollama_proxy.core.nodes.join_request import JoinRequest, join_body
 from ollama_proxy.core.nodes.node_keys import digest_of
@@ -276,3 +278,22 @@ async def test_a_key_is_read_whatever_the_letters_of_its_header(tmp_path: Path) 
             wrong = {"Authorization": f"{key}x"}
             async with proxy.session.post(to, json=body, headers=wrong) as told:
                 assert told.status == 401
+
+
+async def test_a_hub_whose_authority_is_gone_says_that_its_nodes_must_join_again(
+    tmp_path: Path,
+) -> None:
+    async with hub(tmp_path) as proxy:
+        await join(proxy)
+    shutil.rmtree(tmp_path / "hub")
+
+    with capture_logs() as lines:
+        async with hub(tmp_path):
+            pass
+
+    (warning,) = (one for one in lines if one["event"] == "hub.authority_lost")
+    assert "1 nodes have joined" in warning["reason"]
+    with capture_logs() as lines:
+        async with hub(tmp_path / "other"):
+            pass
+    assert "hub.authority_lost" not in {one["event"] for one in lines}

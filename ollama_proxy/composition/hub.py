@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 from aiohttp import web
 
+from ollama_proxy.base import log
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.listen_address import is_every_address
 from ollama_proxy.base.tasks import TaskOwner
@@ -18,7 +20,7 @@ from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.core.nodes.node_state import StateLimits
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.gateway.keyring import Keyring
-from ollama_proxy.hub.authority import HubAuthority
+from ollama_proxy.hub.authority import FOLDER, HubAuthority
 from ollama_proxy.hub.beat_access import NodeAccess
 from ollama_proxy.hub.beat_door import BeatDoor
 from ollama_proxy.hub.beat_rules import RegistryLimits
@@ -61,9 +63,21 @@ class Hub:
 
     def start(self) -> None:
         """Go on with the nodes of an earlier process, and let time pass."""
+        self._warn_of_lost_authority()
         self.registry.restore()
         self.tasks.spawn(self.registry.run(), name="nodes")
         self.tasks.spawn(renew_hub_certificate(self.authority), name="hub certificate")
+
+    def _warn_of_lost_authority(self) -> None:
+        joined = sum(1 for _ in self.keys)
+        if self.authority.is_new and joined:
+            structlog.get_logger().warning(
+                log.HUB_AUTHORITY_LOST,
+                reason=f"the folder {FOLDER!r} of the state folder is new, and {joined}"
+                " nodes have joined with the former one; stop this process and put that"
+                " back from a back-up, or have each join again, by a line of"
+                " `ollama-proxy node-token`",
+            )
 
     async def aclose(self) -> None:
         """End what is asked of nodes; write what has changed."""

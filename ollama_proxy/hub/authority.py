@@ -54,7 +54,9 @@ class CertificateRequestError(ProxyError):
 class HubAuthority:
     """Signs certificates, and has the secrets by which nodes know the hub.
 
-    ``folder``: the state folder. Raises `StartupError` if it can't be used.
+    ``folder``: the state folder. ``is_new``: no earlier process had this authority, so
+    nodes that have joined trust another one. Raises `StartupError` if the folder can't
+    be used.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
@@ -62,6 +64,7 @@ class HubAuthority:
         self._clock = clock
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.is_new = not (self._folder / _KEY).exists()
             self._key = self._load_key(self._folder / _KEY)
             self._certificate = self._load_certificate(self._folder / _CERTIFICATE)
             self.hub_context = self._make_hub_context()

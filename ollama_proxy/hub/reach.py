@@ -191,5 +191,6 @@ class Reach:
 def _unproven(urls: Sequence[str]) -> str:
     return (
         f"the hub found no proof of this node at {', '.join(urls)}; let it in through"
-        " the firewall, or start the agent with --tunnel"
+        " the firewall, start the agent with --tunnel, or have it join again if the hub"
+        " lost its state folder"
     )
