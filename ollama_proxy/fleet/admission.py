@@ -23,12 +23,13 @@ class Admission:
     - ``accepts``: tells whether anything may be started now.
     - ``joiner``: connects servers of others, for which a request waits a moment.
     - ``spills``: tells whether servers of others lack a model that an offer of ours is
-      known to have, or may pull. None: no model does.
+      known to have, or may pull, for a request that is plain or not. None: no model
+      does.
     - ``helps``: tells whether an instance of ours may have a model. None: any may have
       any.
     """
 
-    spills: Callable[[str], bool] | None = None
+    spills: Callable[[str, bool], bool] | None = None
     helps: Callable[[str], bool] | None = None
 
     def __init__(
@@ -94,7 +95,8 @@ class Admission:
     ) -> Lease | None:
         if takes_slot and self._waiters and self._leasing.is_limited:
             return None
-        own = only is None and self.has_to_be_own(model)
+        plain = not takes_slot or asked.get("plain", False)
+        own = only is None and self.has_to_be_own(model, plain=plain)
         if not asked:  # to unpack nothing takes 0.2 us, for each request
             return self._leasing.claim(
                 only, model=model, takes_slot=takes_slot, own=own, yields=yields
@@ -112,9 +114,15 @@ class Admission:
         self._count(arrival)
         self._meter.note_refused(arrival, self._clock.now())
 
-    def has_to_be_own(self, model: str | None) -> bool:
-        """Tell whether only an instance of ours can answer for a model."""
-        return model is not None and self.spills is not None and self.spills(model)
+    def has_to_be_own(self, model: str | None, *, plain: bool = True) -> bool:
+        """Tell whether only an instance of ours can answer for a model.
+
+        ``plain``: a node will do that generates text only; so it is taken to for what
+        takes no slot, as nothing is started for that while nodes have the model.
+        """
+        return (
+            model is not None and self.spills is not None and self.spills(model, plain)
+        )
 
     def wakes_for(self, model: str | None) -> bool:
         """Tell whether a launch would help a request for a model."""
@@ -198,7 +206,8 @@ class Admission:
         )
         if (lease := claim()) is not None:
             return lease
-        own = only is None and self.has_to_be_own(model)
+        plain = not takes_slot or asked.get("plain", False)
+        own = only is None and self.has_to_be_own(model, plain=plain)
         is_ready = partial(
             self._leasing.has_any_for,
             only,
@@ -209,7 +218,7 @@ class Admission:
         )
         if not is_ready():
             wait_s = await self.request_instance(
-                model, wait_s=wait_s, load=load, joins=joins
+                model, wait_s=wait_s, load=load, joins=joins, plain=plain
             )
             if (lease := claim()) is not None:
                 return lease
@@ -243,6 +252,7 @@ class Admission:
         wait_s: float,
         load: LoadWish | None = None,
         joins: bool = False,
+        plain: bool = True,
     ) -> float:
         """Wake an instance for a request that needs ``load``, as `lease` does.
 
@@ -250,12 +260,14 @@ class Admission:
         there will be no instance. Raises `StoreError` if the wake could not be written
         to disk.
         """
-        left_s = self.try_request_instance(model, wait_s=wait_s, load=load, joins=joins)
+        left_s = self.try_request_instance(
+            model, wait_s=wait_s, load=load, joins=joins, plain=plain
+        )
         if left_s is not None:
             return left_s
         stops = self._stops
         self._note_wanted(load)
-        own = self.has_to_be_own(model)
+        own = self.has_to_be_own(model, plain=plain)
         await self._wakes.wake(model, forced=False, own=own)
         if self._stops != stops:  # as the waiting requests are
             return 0.0
@@ -268,6 +280,7 @@ class Admission:
         wait_s: float,
         load: LoadWish | None = None,
         joins: bool = False,
+        plain: bool = True,
     ) -> float | None:
         """Do the same as `request_instance`, without awaiting anything.
 
@@ -276,7 +289,7 @@ class Admission:
         if not joins and not self.wakes_for(model):
             return wait_s
         if not joins:
-            own = self.has_to_be_own(model)
+            own = self.has_to_be_own(model, plain=plain)
             is_lacking = own and not self._wakes.is_own_coming
             if is_lacking or self._wakes.must_reserve(model):
                 return None

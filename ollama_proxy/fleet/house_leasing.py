@@ -81,9 +81,12 @@ class HouseLeasing(Leasing):
             return bool(self._index.ready)
         return self._index.is_ready(full_model_name(model))
 
-    def is_known(self, full_name: str) -> bool:
-        """Tell whether a node has a model, in whatever state it is."""
-        return self._index.is_known(full_name)
+    def is_known(self, full_name: str, *, plain: bool = True) -> bool:
+        """Tell whether a node has a model, in whatever state it is.
+
+        If not ``plain``, those don't count that are known to generate text only.
+        """
+        return self._index.is_known(full_name, plain=plain)
 
     def take(self, node: NodeInstance, before: Record | None) -> Change:
         """Take in a node that joined, or that changed in some way."""

@@ -46,15 +46,16 @@ class HouseModels:
             and (others.has_own(full_name) or others.is_with_others(full_name))
         )
 
-    def spills(self, model: str) -> bool:
+    def spills(self, model: str, plain: bool) -> bool:  # noqa: FBT001 - as called
         """Tell whether no node and no server of others has a model of an offer of ours.
 
-        A node that has it and is away for a moment will do: its requests wait as for a
+        If a request is not ``plain``, nodes that generate text only don't have it. One
+        that has it and is away for a moment will do: its requests wait as for a
         server that is down. So they do while nothing is ready: what the next node has
         is not known then.
         """
         name, others = full_model_name(model), self._others
-        if others is None or self._leasing.is_known(name):
+        if others is None or self._leasing.is_known(name, plain=plain):
             return False
         if not (self._leasing.has_ready_node(None) or others.are_others_ready()):
             return False

@@ -14,16 +14,18 @@ from ollama_proxy.fleet.node_use import NodeLeases
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Holds how a node is found: by which models, and whether at all."""
+    """Holds how a node is found: by which models, whether at all, and for what."""
 
     models: Mapping[str, Any]
     names: frozenset[str]
     is_ready: bool
+    is_plain: bool
 
     def is_of(self, facts: NodeFacts, *, is_ready: bool) -> bool:
         """Tell whether nothing of that has changed."""
         models = facts.models
         is_same = models is self.models or self.names == models.keys()
+        is_same = is_same and _is_plain(facts) is self.is_plain
         return is_same and is_ready is self.is_ready
 
 
@@ -35,13 +37,18 @@ class NodeIndex:
 
     def __init__(self) -> None:
         self._known: Counter[str] = Counter()
+        self._plain: Counter[str] = Counter()
         self._seen: dict[NodeInstance, _Seen] = {}
         self._by_model: dict[str, list[Candidate]] = {}
         self.ready: list[Candidate] = []
 
-    def is_known(self, full_name: str) -> bool:
-        """Tell whether a node has a model, in whatever state it is."""
-        return full_name in self._known
+    def is_known(self, full_name: str, *, plain: bool = True) -> bool:
+        """Tell whether a node has a model, in whatever state it is.
+
+        If not ``plain``, those don't count that are known to generate text only.
+        """
+        number = self._known[full_name]
+        return number > 0 if plain else number > self._plain[full_name]
 
     def is_ready(self, full_name: str) -> bool:
         """Tell whether a node has a model that may get requests."""
@@ -61,9 +68,12 @@ class NodeIndex:
         if seen is not None and seen.is_of(node.facts, is_ready=now_ready):
             return False
         self.forget(node, leases.candidate)
-        models = node.facts.models
-        seen = self._seen[node] = _Seen(models, frozenset(models), now_ready)
+        models, is_plain = node.facts.models, _is_plain(node.facts)
+        seen = _Seen(models, frozenset(models), now_ready, is_plain)
+        self._seen[node] = seen
         self._known.update(seen.names)
+        if is_plain:
+            self._plain.update(seen.names)
         if now_ready:
             self.ready.append(leases.candidate)
             for name in seen.names:
@@ -75,10 +85,9 @@ class NodeIndex:
         seen = self._seen.pop(node, None)
         if seen is None:
             return
-        for name in seen.names:
-            self._known[name] -= 1
-            if not self._known[name]:
-                del self._known[name]
+        _subtract(self._known, seen.names)
+        if seen.is_plain:
+            _subtract(self._plain, seen.names)
         if not seen.is_ready:
             return
         _discard(self.ready, candidate)
@@ -87,6 +96,18 @@ class NodeIndex:
             _discard(holders, candidate)
             if not holders:
                 del self._by_model[name]
+
+
+def _is_plain(facts: NodeFacts) -> bool:
+    """Tell whether a node is known to generate text only; False before it is known."""
+    return facts.upstream is not None and not facts.serves_all
+
+
+def _subtract(counted: Counter[str], names: Collection[str]) -> None:
+    for name in names:
+        counted[name] -= 1
+        if not counted[name]:
+            del counted[name]
 
 
 def _discard(candidates: list[Candidate], gone: Candidate) -> None:

@@ -71,7 +71,7 @@ class OfferModels:
         """Have the ready instances asked soon."""
         self._stale.set()
 
-    def spills(self, model: str) -> bool:
+    def spills(self, model: str, _plain: bool = True) -> bool:  # noqa: FBT001, FBT002
         """Tell whether ready servers of others lack a model that an offer of ours has.
 
         False as long as the list of one of these servers is unknown.

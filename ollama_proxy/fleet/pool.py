@@ -267,14 +267,15 @@ class Pool:
 
     def spill(
         self,
-        spills: Callable[[str], bool],
+        spills: Callable[[str, bool], bool],
         helps: Callable[[str], bool] | None = None,
     ) -> None:
         """Have models answered by instances of ours that servers of others lack.
 
-        ``spills`` tells whether they lack one, and an offer of ours is known to have
-        it, or may pull it. ``helps``: whether an instance of ours may have a model at
-        all; requests for others wait, and start none.
+        ``spills`` tells whether they lack one, for a request that is plain or not, and
+        an offer of ours is known to have it, or may pull it. ``helps``: whether an
+        instance of ours may have a model at all; requests for others wait, and start
+        none.
         """
         self._admission.spills, self._admission.helps = spills, helps
 

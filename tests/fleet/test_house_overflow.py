@@ -230,6 +230,55 @@ async def test_a_model_that_no_node_has_is_the_clouds_at_once() -> None:
     assert lease.node_id is None
 
 
+PLAIN: dict[str, Any] = {"serves_all": False}
+UNREACHED: dict[str, Any] = {"upstream": None, "serves_all": False}
+
+
+@in_virtual_time
+async def test_what_nodes_that_have_not_joined_can_not_do_is_the_clouds() -> None:
+    async with house_and_cloud() as (house, pools):
+        house.put(a_node("attic", **PLAIN))
+        plain = await pools.pool.lease("m", wait_s=0.0, plain=True)
+        assert plain is not None
+        assert await pools.pool.lease("m", wait_s=0.0, takes_slot=False) is None
+        assert await pools.pool.lease("m", wait_s=0.0, yields=True) is None
+        await asyncio.sleep(10 * MINUTE_S)
+        assert pools.starts == {"cloud": 0}
+        waits = asyncio.ensure_future(pools.pool.lease("m", wait_s=10 * MINUTE_S))
+        await asyncio.sleep(5.0)
+        assert pools.starts == {"cloud": 1}
+        lease = await waits
+        assert lease is not None
+        lease.release()
+        await asyncio.sleep(10 * MINUTE_S)
+
+    assert (plain.node_id, lease.node_id) == ("attic", None)
+    assert pools.paid == {"cloud": 0}
+
+
+@pytest.mark.parametrize("facts", [{}, OFFLINE, UNREACHED])
+@in_virtual_time
+async def test_a_node_that_has_joined_or_may_have_keeps_its_requests(
+    facts: dict[str, Any],
+) -> None:
+    """A chat waits for it, whatever nodes there are besides that take none."""
+    async with house_and_cloud() as (house, pools):
+        house.put(a_node("attic", **PLAIN))
+        house.put(a_node("cellar", **facts))
+        if not facts:
+            busy = await pools.pool.lease("m", wait_s=0.0)
+            assert busy is not None
+        waits = asyncio.ensure_future(pools.pool.lease("m", wait_s=MINUTE_S))
+        await asyncio.sleep(8.0)
+        house.put(a_node("cellar", slots=2))
+        lease = await waits
+        await asyncio.sleep(10 * MINUTE_S)
+
+    assert lease is not None
+    assert lease.node_id == "cellar"
+    assert pools.starts == {"cloud": 0}
+
+
 @in_virtual_time
 async def test_a_model_of_nodes_that_are_all_busy_or_away_is_the_clouds_in_time() -> (
     None

@@ -126,7 +126,7 @@ async def test_a_client_that_polls_does_not_put_off_the_cloud() -> None:
 @in_virtual_time
 async def test_a_model_that_the_box_lacks_is_answered_by_the_cloud_at_once() -> None:
     pools = await box_and_cloud()
-    pools.pool.spill(lambda model: model == "large")
+    pools.pool.spill(lambda model, _plain: model == "large")
     assert pools.pool.try_lease(model="large") is None
     lease = await pools.pool.lease("large", wait_s=300.0)
     assert lease is not None
@@ -146,7 +146,7 @@ async def test_a_client_that_was_told_503_for_such_a_model_finds_the_cloud_comin
     None
 ):
     pools = await box_and_cloud()
-    pools.pool.spill(lambda model: model == "large")
+    pools.pool.spill(lambda model, _plain: model == "large")
     for _ in range(9):
         assert await pools.pool.lease("large", wait_s=0.0) is None
         await asyncio.sleep(1.0)
@@ -159,7 +159,7 @@ async def test_a_client_that_was_told_503_for_such_a_model_finds_the_cloud_comin
 @in_virtual_time
 async def test_a_model_that_no_offer_has_starts_nothing() -> None:
     pools = await box_and_cloud()
-    pools.pool.spill(lambda _model: False)
+    pools.pool.spill(lambda *_: False)
     with await pools.lease():
         assert on_box(pools) == 1  # which refuses it in its own words
     await asyncio.sleep(HOUR_S)

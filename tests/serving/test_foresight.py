@@ -248,7 +248,7 @@ async def test_what_only_the_cloud_has_costs_a_launch_beside_a_ready_node() -> N
     for controller in pools.pool.controllers:
         controller.offer = replace(controller.offer, price_per_hour=3.6)
     house.put(a_node("attic", ["m"]))
-    pools.pool.spill(lambda model: model == "large")
+    pools.pool.spill(lambda model, _plain: model == "large")
     foresight = PoolForesight(OnePool(pools.pool), MeasuredBoots(BOOT_S))
     of_node, of_cloud = (
         foresight.forecast(Work(RouteClass.CHAT, model, 10, 10), may_wake=True)
