@@ -23,7 +23,7 @@ from ollama_proxy.serving.relay import (
 )
 from ollama_proxy.serving.request_context import RequestContext, TriedOn
 from ollama_proxy.serving.response_relay import ResponseRelay, ResponseT
-from ollama_proxy.upstream.request import UpstreamRequest
+from ollama_proxy.upstream.request import UpstreamRequest, in_our_name
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ async def _ask_and_relay(
 ) -> ResponseT | HeldAnswer:
     """Send a request; hold the answer back if it could be better, or relay it."""
     if not lease.serves_all:
-        to_send = to_send.sent_to(EXECUTE)
+        to_send = in_our_name(EXECUTE, to_send.body, context.agent)
     asked = await services.relay.ask(to_send, lease.upstream, lease.mark_sent)
     async with asked as answer:
         held = await hold(answer)

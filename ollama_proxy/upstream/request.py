@@ -53,9 +53,6 @@ class UpstreamRequest(Protocol):
     def body(self) -> Body:
         """Return the body."""
 
-    def sent_to(self, target: str) -> "UpstreamRequest":
-        """Return the same request for another path, without a query."""
-
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Tell whether a body goes out in chunks, since its length is unknown."""
 
@@ -81,10 +78,6 @@ class PreparedRequest:
     target: str
     headers: CIMultiDict[str]
     body: Body
-
-    def sent_to(self, target: str) -> "PreparedRequest":
-        """Return the same request for another path, without a query."""
-        return replace(self, target=target)
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Tell whether a body goes out in chunks, since its length is unknown."""
@@ -129,6 +122,18 @@ class PreparedRequest:
         if isinstance(payload, bytes):
             return [("Content-Length", str(len(payload)))]
         return [("Content-Length", "0")] if self.method in BODY_EXPECTED else []
+
+
+def in_our_name(path: str, body: Body, agent: str) -> PreparedRequest:
+    """Return a POST of JSON with no header of the client's but its program's name.
+
+    For a machine that has proved nothing: some clients send the keys of other services
+    with every request.
+    """
+    fields = CIMultiDict({"Content-Type": "application/json", **CLEAR})
+    if agent:
+        fields["User-Agent"] = agent
+    return PreparedRequest("POST", path, fields, body)
 
 
 def in_the_clear(to_send: PreparedRequest) -> PreparedRequest:

@@ -35,7 +35,7 @@ class Manner:
 
 @dataclass
 class FormerAgent:
-    """A machine with some models. ``jobs``: the bodies that it got.
+    """A machine with some models. ``jobs``, ``headers``: what it got.
 
     ``host``: the address on which it serves.
     """
@@ -44,6 +44,7 @@ class FormerAgent:
     models: tuple[str, ...]
     manner: Manner = field(default_factory=Manner)
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
     port: int = 0
     host: str = "127.0.0.1"
 
@@ -125,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     def execute(self, agent: FormerAgent, job: dict[str, Any]) -> None:
         """Do a job: JSON lines, or all of it in one piece."""
         agent.jobs.append(job)
+        agent.headers.append(str(self.headers))
         status = agent.manner.status if self.path == "/execute" else 404
         if status != 200:
             self._whole(status, {"detail": f"no {agent.node_id}"})

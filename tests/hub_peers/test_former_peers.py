@@ -114,6 +114,30 @@ def test_a_job_comes_to_the_agent_as_it_was_sent(hub: ProxyProcess) -> None:
     assert got.keys() == {"model", "prompt", "options", "stream"}
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/api/generate"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_former_agent_gets_no_key_that_a_client_sends_unasked(
+    hub: ProxyProcess, path: str, streams: bool
+) -> None:
+    """Anybody on the network may have registered it; ollama's library sends its key."""
+    secrets = {
+        "Authorization": "Bearer of-ollama.com",
+        "x-api-key": "of-another",
+        "Cookie": "of=a-third",
+    }
+    with FormerAgent("gpu-1", ("llama3:latest",)).beating(hub.url) as agent:
+        answer = httpx.post(
+            f"{hub.url}{path}", json={**JOB, "stream": streams}, headers=secrets
+        )
+
+    assert answer.status_code == 200
+    assert "gpu-1-2" in answer.text
+    assert agent.jobs == [{**JOB, "stream": streams}]
+    assert "of-" not in agent.headers[0]
+    assert "a-third" not in agent.headers[0]
+    assert "python-httpx" in agent.headers[0]
+
+
 def _by_curl(url: str, body: str) -> list[str]:
     head = "Content-Type: application/json"
     return _printed("curl", "-sNX", "POST", url, "-H", head, "-d", body)

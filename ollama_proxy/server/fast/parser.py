@@ -8,7 +8,7 @@ it rejects is not plain either.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import httptools
 
@@ -130,10 +130,6 @@ class PlainRequest:
                 del self.fields[at]
             elif passed != value:
                 self.fields[at] = self.fields[at][0], passed.encode("latin-1")
-
-    def sent_to(self, target: str) -> "PlainRequest":
-        """Return the same request for another path, without a query."""
-        return replace(self, target=target)
 
     def in_chunks(self, payload: bytes | AsyncIterator[bytes] | None) -> bool:
         """Return False: the length is known."""

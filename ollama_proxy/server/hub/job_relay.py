@@ -5,10 +5,9 @@ from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from ollama_proxy.base.errors import UpstreamError
-from ollama_proxy.core.http.compression import CLEAR, encoding_of
+from ollama_proxy.core.http.compression import encoding_of
 from ollama_proxy.core.nodes.job_errors import NodeFailure
 from ollama_proxy.core.nodes.plain_request import EXECUTE
 from ollama_proxy.core.plans import Observe, Relay, Wait
@@ -30,7 +29,7 @@ from ollama_proxy.serving.node_relay import (
 from ollama_proxy.serving.relay import Services, note_answer, run_under_lease
 from ollama_proxy.serving.request_context import RequestContext, Stage
 from ollama_proxy.serving.response_relay import ResponseRelay
-from ollama_proxy.upstream.request import PreparedRequest
+from ollama_proxy.upstream.request import PreparedRequest, in_our_name
 
 _FIRST_ERROR: Final = 400
 
@@ -141,9 +140,6 @@ def _prepared(context: RequestContext, *, is_whole: bool) -> PreparedRequest:
     The former hub asked in its own name, too. ``is_whole``: the instance serves all of
     Ollama's API.
     """
-    fields = CIMultiDict({"Content-Type": "application/json", **CLEAR})
-    if context.agent:
-        fields["User-Agent"] = context.agent
     assert isinstance(context.body, RequestBody)  # noqa: S101 - a job has one
     path = context.route.name if is_whole else EXECUTE
-    return PreparedRequest("POST", path, fields, context.body)
+    return in_our_name(path, context.body, context.agent)
