@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import ProxyError, StartupError
 from ollama_proxy.base.private_file import write_private
+from ollama_proxy.base.server_tls import server_context
 from ollama_proxy.core.nodes.node_keys import NodeKeyId, letters
 from ollama_proxy.core.nodes.tls_names import DOMAIN, HUB_NAME, node_name
 from ollama_proxy.upstream.endpoint import Link
@@ -200,10 +201,7 @@ class HubAuthority:
         )
 
     def _make_hub_context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        context.set_alpn_protocols(["http/1.1"])
+        context = server_context()
         self._show_hub_certificate(context)
         return context
 

@@ -107,15 +107,6 @@ def keyless_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=hub_connector(""))
 
 
-def server_context() -> ssl.SSLContext:
-    """Return what serves handshakes with hubs, as soon as it has a certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 def read_membership(folder: Path) -> Membership | None:
     """Return what the folder has of a joining; None if nothing, or it is damaged."""
     return _read(folder / MEMBERSHIP_FILE, Membership)

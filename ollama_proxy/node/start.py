@@ -12,11 +12,12 @@ import aiohttp
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.retry import GrowingPause
+from ollama_proxy.base.server_tls import server_context
 from ollama_proxy.base.tasks import scoped_task
 from ollama_proxy.node.agent import Signal, run_node
 from ollama_proxy.node.identity import keep_node_id
 from ollama_proxy.node.joining import Joiner
-from ollama_proxy.node.membership import Membership, keyless_session, server_context
+from ollama_proxy.node.membership import Membership, keyless_session
 from ollama_proxy.node.renewal import Renewal
 from ollama_proxy.node.settings import NodeSettings
 

@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ollama_proxy.base.server_tls import server_context
 from ollama_proxy.core.nodes.node_keys import NodeKey, digest_of, nonce_secret
 from ollama_proxy.hub.node_proof import NodeProver
 from ollama_proxy.node.certificate_request import certificate_request, make_private_key
 from ollama_proxy.node.hub_access import HubAccess
-from ollama_proxy.node.membership import server_context
 from ollama_proxy.upstream.endpoint import Link
 from tests.hub.rig import JoinRig, key_id, key_text
 from tests.ports import address_of_nobody

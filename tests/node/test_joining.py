@@ -12,13 +12,14 @@ import pytest
 
 from ollama_proxy.base.errors import StartupError, StoreError
 from ollama_proxy.base.retry import GrowingPause
+from ollama_proxy.base.server_tls import server_context
 from ollama_proxy.core.nodes.node_keys import node_key_id_of
 from ollama_proxy.core.nodes.tls_names import node_name
 from ollama_proxy.node import joining, membership
 from ollama_proxy.node.hub_calls import ask_hub
 from ollama_proxy.node.hub_client import HubAwayError, HubRefusedError
 from ollama_proxy.node.joining import Joiner
-from ollama_proxy.node.membership import Membership, read_membership, server_context
+from ollama_proxy.node.membership import Membership, read_membership
 from ollama_proxy.node.renewal import Renewal
 from tests.hub.handshakes import shake_hands
 from tests.hub.rig import OWNER, JoinRig

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.base.moments import is_date_known
 from ollama_proxy.base.regular_file import read_regular
+from ollama_proxy.base.server_tls import server_context
 
 CERT: Final = "OLLAMA_PROXY_TLS_CERT"
 KEY: Final = "OLLAMA_PROXY_TLS_KEY"
@@ -235,12 +236,8 @@ def _date(moment: float) -> str:
 
 
 def _context(files: CertificateFiles) -> ssl.SSLContext:
-    """Return what serves handshakes with the files: TLS 1.2 or later, HTTP/1.1."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client that renegotiates costs it little and us much; no HTTP client needs it.
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    """Return what serves handshakes with the files."""
+    context = server_context()
     try:
         # Without a password, OpenSSL would ask a terminal for that of an encrypted key.
         context.load_cert_chain(files.certificate, files.key, password="")
