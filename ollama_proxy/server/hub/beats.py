@@ -10,13 +10,12 @@ from aiohttp import web
 from ollama_proxy.core.nodes.beat import LARGEST_BEAT, BeatError, too_large
 from ollama_proxy.core.nodes.hub_routes import HEARTBEAT
 from ollama_proxy.hub.beat_door import BeatDoor
-from ollama_proxy.server.admin.answers import json_answer, raw_json_answer
+from ollama_proxy.server.admin.answers import raw_json_answer
 from ollama_proxy.server.admin.small_body import READ_S
+from ollama_proxy.server.hub.refusals import refused
 
 _MOST_HELD: Final = 32 << 20
 """Bytes of bodies that are being read, all together: 1 000 beats of a usual length."""
-
-_UNAUTHORIZED: Final = 401
 
 
 class BeatHandlers:
@@ -33,13 +32,13 @@ class BeatHandlers:
     async def take(self, request: web.Request) -> web.Response:
         """Take one beat; whether its sender may is judged before its body is read."""
         if "Origin" in request.headers:
-            return _refusal(BeatError(403, "no web page beats for a node"))
+            return refused(403, "no web page beats for a node")
         try:
             sender = self._door.admit(request.remote or "", request.headers)
             async with self._body(request) as body:
                 return raw_json_answer(self._door.take(sender, bytes(body)))
         except BeatError as error:
-            return _refusal(error)
+            return refused(error.status, str(error))
 
     @asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator[bytearray]:
@@ -66,12 +65,3 @@ class BeatHandlers:
         if self._held > self._most_held:
             message = "too many long beats arrive at a time; send this one again"
             raise BeatError(503, message)
-
-
-def _refusal(error: BeatError) -> web.Response:
-    """Return a refusal in the shape of former hubs, and in Ollama's."""
-    message = str(error)
-    response = json_answer({"detail": message, "error": message}, status=error.status)
-    if error.status == _UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="ollama-proxy"'
-    return response

@@ -22,6 +22,7 @@ from ollama_proxy.hub.beat_access import NodeAccess
 from ollama_proxy.hub.joining import Joining, JoinRefusedError
 from ollama_proxy.server.admin.answers import json_answer
 from ollama_proxy.server.admin.small_body import READ_S, read_small
+from ollama_proxy.server.hub.refusals import refused
 
 Self = TypeVar("Self")
 _Handler = Callable[[Self, web.Request], Awaitable[web.Response]]
@@ -33,16 +34,16 @@ def _refusing(handle: _Handler[Self]) -> _Handler[Self]:
     @wraps(handle)
     async def answer(self: Self, request: web.Request) -> web.Response:
         if "Origin" in request.headers:
-            return _refusal(403, "no web page joins this hub")
+            return refused(403, "no web page joins this hub")
         try:
             return await handle(self, request)
         except (JoinRefusedError, BeatError) as error:
-            return _refusal(error.status, str(error))
+            return refused(error.status, str(error))
         except JoinBodyError as error:
-            return _refusal(400, str(error))
+            return refused(400, str(error))
         except StoreError as error:
             structlog.get_logger().warning(log.STORE_FAILED, reason=str(error))
-            return _refusal(503, "the hub can't store anything now; ask again")
+            return refused(503, "the hub can't store anything now; ask again")
 
     return answer
 
@@ -95,8 +96,3 @@ async def _body(request: web.Request) -> bytes:
         message = f"a request to join has up to {LONGEST_BODY} bytes"
         raise JoinRefusedError(413, message)
     return body
-
-
-def _refusal(status: int, message: str) -> web.Response:
-    """Return a refusal in the shape of former hubs, and in Ollama's."""
-    return json_answer({"detail": message, "error": message}, status=status)

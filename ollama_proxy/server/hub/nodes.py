@@ -14,6 +14,7 @@ from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.gateway.audit import Audit
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
 from ollama_proxy.server.caller import caller_of
+from ollama_proxy.server.hub.refusals import refused
 
 _ORDERS = "/-/nodes"
 _NODE = "{node_id}"
@@ -141,5 +142,4 @@ def _id(request: web.Request) -> str:
 def _unknown(request: web.Request) -> web.Response:
     """Answer that there is no such node, to former clients and to ours."""
     name = _id(request)[:_LONGEST]
-    message = f"no node is named {name!r}; GET /nodes lists those there are"
-    return json_answer({"detail": message, "error": message}, status=404)
+    return refused(404, f"no node is named {name!r}; GET /nodes lists those there are")

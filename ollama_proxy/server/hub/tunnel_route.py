@@ -10,6 +10,7 @@ from ollama_proxy.core.nodes.hub_routes import TUNNEL
 from ollama_proxy.core.nodes.node_keys import NodeKey
 from ollama_proxy.hub.tunnels import NoPlaceError, Tunnels
 from ollama_proxy.server.aiohttp.upgrades import accept_upgrade
+from ollama_proxy.server.hub.refusals import refused
 from ollama_proxy.upstream.tunnel_transport import LOOK_S, MOST_FRAME, TunnelTransport
 
 KeyOf = Callable[[Mapping[str, str]], NodeKey]
@@ -40,9 +41,9 @@ class TunnelRoute:
             with self._tunnels.place(node_id):
                 return await self._carry(request, node_id)
         except BeatError as error:
-            return _refuse(error.status, str(error))
+            return refused(error.status, str(error))
         except NoPlaceError as error:
-            return _refuse(503, str(error))
+            return refused(503, str(error))
 
     async def _carry(self, request: web.Request, node_id: str) -> web.StreamResponse:
         web_socket = web.WebSocketResponse(
@@ -62,10 +63,3 @@ class TunnelRoute:
             if request.transport is not None:
                 request.transport.abort()
         return web_socket
-
-
-def _refuse(status: int, message: str) -> web.Response:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}  # noqa: PLR2004
-    return web.json_response(
-        {"detail": message, "error": message}, status=status, headers=headers
-    )
