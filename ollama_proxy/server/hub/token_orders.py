@@ -9,6 +9,7 @@ from aiohttp import web
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StoreError
+from ollama_proxy.base.listen_address import host_and_port
 from ollama_proxy.core.nodes.node_keys import JoinToken
 from ollama_proxy.hub.join_tokens import LIFE_S, JoinTokenError, JoinTokens
 from ollama_proxy.server.admin.answers import json_answer, refuse_browsers
@@ -118,8 +119,7 @@ class TokenOrders:
                 " token without --no-tls"
             )
         host = self._host or _own_address()
-        shown = f"[{host}]" if ":" in host else host
-        return f"http{'s' if is_tls else ''}://{shown}:{port}"
+        return f"http{'s' if is_tls else ''}://{host_and_port(host, port)}"
 
 
 async def _read_wish(request: web.Request) -> _Wish:
