@@ -156,7 +156,15 @@ class Node:
         )
 
 
-def machine_behind(beat: Beat, sender: Sender) -> str:
-    """Return which machine sent a beat: see `machine_of`."""
+def machine_behind(beat: Beat, sender: Sender, known: Node | None) -> str:
+    """Return which machine sent a beat: see `machine_of`.
+
+    ``known``: the node of that name. Our agent tells the former keys alone for a while
+    if a hub refuses the others; without its boot id it is still the machine it was.
+    """
     boot_id = beat.agent.boot_id if beat.agent else ""
+    if not boot_id and known is not None:
+        before = (known.sender.peer, known.beat.port)
+        if sender.has_key or (sender.peer, beat.port) == before:
+            return known.claim.holder
     return machine_of(boot_id, sender.peer, beat.port, (beat.ipv4, beat.ipv6))

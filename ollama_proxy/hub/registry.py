@@ -130,7 +130,7 @@ class NodeRegistry:
         if node is not None and node.is_old(beat):
             return self._answer(node)
         self._check_room(beat, node)
-        machine = machine_behind(beat, sender)
+        machine = machine_behind(beat, sender, node)
         if node is None:
             node = Node(beat, sender, NameClaim(machine), StateFacts(now))
             self._keep(node)

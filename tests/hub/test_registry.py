@@ -245,6 +245,18 @@ def test_the_older_machine_is_back_once_the_newer_is_silent() -> None:
     assert hub.ours(seq=8, boot_id="a" * 32)["accepted"] == 8
 
 
+@pytest.mark.parametrize("sender", [PEER, Sender("192.168.1.20", node_id="box")])
+def test_an_agent_that_tells_the_former_keys_for_a_while_is_still_that_machine(
+    sender: Sender,
+) -> None:
+    hub = Hub()
+    hub.hear(our_beat(seq=1), sender)
+
+    hub.hear(old_beat(), sender)
+
+    assert hub.hear(our_beat(seq=3), sender)["accepted"] == 3
+
+
 def test_a_key_speaks_for_its_node_alone() -> None:
     hub = Hub()
     keyed = Sender("192.168.1.20", node_id="box")
