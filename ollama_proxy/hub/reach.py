@@ -24,6 +24,9 @@ MOST_AT_ONCE: Final = 32
 AGAIN_S: Final = 5.0
 """How long a node that proved nothing is not asked again, however often it beats."""
 
+APART_S: Final = 1.0
+"""Time between two questions about one node: it could have the hub knock anywhere."""
+
 _UNTAKEN = NodeLink(
     fault="nodes without a key are not taken any more; have it join, by the line that"
     " `ollama-proxy node-token` prints"
@@ -85,12 +88,14 @@ class Reach:
         takes_former: Callable[[], bool] = lambda: True,
         most_at_once: int = MOST_AT_ONCE,
         again_s: float = AGAIN_S,
+        apart_s: float = APART_S,
     ) -> None:
         self._authority, self._keyring = authority, keyring
         self._prove, self._own = prove, own
         self._takes_former = takes_former
         self._former: set[str] = set()
-        self._again_s = again_s
+        self._again_s, self._apart_s = again_s, apart_s
+        self._asked_at: dict[str, float] = {}
         self._turns = asyncio.Semaphore(most_at_once)
         self._tasks = TaskOwner()
         self._places: dict[str, _Place] = {}
@@ -99,16 +104,21 @@ class Reach:
     def link_of(self, beat: Beat, sender: Sender) -> NodeLink:
         """Return how a node is reached, and begin to find out if it is not known."""
         if not sender.has_key:
-            self.forget(beat.node_id)
+            self._leave(beat.node_id)
             return self._former_link(beat, sender)
         key = self._keyring.of_node(beat.node_id)
         if key is None:
-            self.forget(beat.node_id)
+            self._leave(beat.node_id)
             return _LEFT
         return self._called_link(beat, sender, key)
 
     def forget(self, node_id: str) -> None:
         """Forget a node, and ask it nothing more."""
+        self._asked_at.pop(node_id, None)
+        self._leave(node_id)
+
+    def _leave(self, node_id: str) -> None:
+        """Forget how a node is reached, and ask it nothing more."""
         self._former.discard(node_id)
         place = self._places.pop(node_id, None)
         if place is not None and place.asking is not None:
@@ -144,7 +154,7 @@ class Reach:
         claim = Claim(sender.peer, beat.port, named)
         allowed = allowed_addresses(claim, self._own())
         if not allowed.addresses:
-            self.forget(beat.node_id)
+            self._leave(beat.node_id)
             return NodeLink(fault=" ".join(allowed.faults))
         is_tls = beat.agent is not None and beat.agent.scheme == "https"
         question = _Question(
@@ -156,7 +166,7 @@ class Reach:
         if place is not None and place.has_proved(question):
             return place.link
         if place is None or not place.question.asks_same(question):
-            self.forget(beat.node_id)
+            self._leave(beat.node_id)
             place = self._places[beat.node_id] = _Place(question)
             self._ask(beat.node_id, place, is_tls=is_tls)
         elif place.link.upstream is None and self._may_ask_again(place):
@@ -174,12 +184,16 @@ class Reach:
 
     async def _find(self, node_id: str, place: _Place, link: Link) -> None:
         """Ask a node's addresses for its proof, when it is its turn."""
-        question = place.question
+        question, now = place.question, asyncio.get_running_loop().time
+        last = self._asked_at.get(node_id)
+        if last is not None:
+            await asyncio.sleep(last + self._apart_s - now())
         async with self._turns:
+            self._asked_at[node_id] = now()
             without_token = replace(link, token="")
             url = await self._prove(question.urls, question.key, without_token)
         place.asking = None
-        place.asked_at = asyncio.get_running_loop().time()
+        place.asked_at = now()
         if url:
             place.link = NodeLink(Upstream(url, link), serves_all=True)
         else:

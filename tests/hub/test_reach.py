@@ -64,7 +64,9 @@ class Rig:
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     hub, prover = JoinRig(tmp_path), FakeProver()
     hub.joining.join(hub.request(hub.token()), PEER)
-    reach = Reach(hub.authority, hub.keyring, prover, lambda: OWN, again_s=0.05)
+    reach = Reach(
+        hub.authority, hub.keyring, prover, lambda: OWN, again_s=0.05, apart_s=0.0
+    )
     rig = Rig(hub, prover, reach)
     reach.relink = rig.relinked.append
     prover.may.set()
@@ -103,6 +105,27 @@ async def test_a_node_is_reached_once_it_has_proved_to_be_it(rig: Rig) -> None:
     assert rig.relinked == ["box"]
     assert rig.prover.asked == [(f"https://{PEER}:8001",)]
     assert rig.prover.tokens == [""]  # what is not yet known gets no token
+
+
+async def test_a_node_that_names_another_place_in_each_beat_has_few_of_them_asked(
+    rig: Rig,
+) -> None:
+    reach = Reach(
+        rig.hub.authority, rig.hub.keyring, rig.prover, lambda: OWN, apart_s=0.2
+    )
+    reach.relink = rig.relinked.append
+    for port in range(9000, 9100):
+        reach.link_of(beat(port=port), KEYED)
+        reach.link_of(beat(), Sender("169.254.1.1", "box"))  # nothing to ask
+        await asyncio.sleep(0)
+    rig.prover.right = f"https://{PEER}:9100"
+
+    reach.link_of(beat(port=9100), KEYED)  # it is heard in the end
+
+    await rig.settled()
+    assert url(reach.link_of(beat(port=9100), KEYED)) == rig.prover.right
+    assert len(rig.prover.asked) <= 5
+    await reach.aclose()
 
 
 async def test_only_addresses_that_may_be_called_are_asked(rig: Rig) -> None:
