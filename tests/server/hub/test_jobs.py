@@ -139,19 +139,26 @@ async def test_a_client_with_httpx_own_time_out_survives_a_slow_model(
 async def test_empty_lines_come_until_the_first_byte_and_no_longer(
     tmp_path: Path,
 ) -> None:
+    came = asyncio.Event()
+
     async def slowly(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
-        await asyncio.sleep(0.5)
+        await came.wait()
         writer.write(chunk(WORD))
         await asyncio.sleep(0.5)
         writer.write(chunk(LAST) + b"0\r\n\r\n")
 
-    async with hub_before(tmp_path, slowly) as (_, proxy):
-        answer = await job(proxy)
+    async with (
+        hub_before(tmp_path, slowly) as (_, proxy),
+        proxy.session.post(f"{proxy.url}/jobs", json=JOB) as reply,
+    ):
+        begun = await reply.content.readexactly(2)
+        came.set()
+        rest = await reply.content.read()
 
-    assert answer.content.startswith(b"\n\n")
-    assert answer.content.lstrip(b"\n") == WORD + LAST
-    assert answer.headers["X-Ollama-Proxy"] == "held"
+    assert begun == b"\n\n"
+    assert rest.lstrip(b"\n") == WORD + LAST
+    assert reply.headers["X-Ollama-Proxy"] == "held"
 
 
 async def test_empty_lines_come_before_an_answer_in_one_piece(tmp_path: Path) -> None:
