@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ollama_proxy.base.terminal_text import shown
-from ollama_proxy.node.listed_models import MOST_MODELS, is_name
+from ollama_proxy.core.nodes.beat_models import MOST_MODELS, is_name
 
 SOONEST_S = 1.0
 LATEST_S = 3600.0
@@ -62,4 +62,5 @@ def _seconds(value: object) -> float | None:
 
 
 def _names(wanted: list[Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one for one in wanted if is_name(one)))[:MOST_MODELS]
+    names = (one for one in wanted if isinstance(one, str) and is_name(one))
+    return tuple(dict.fromkeys(names))[:MOST_MODELS]

@@ -3,16 +3,13 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from ollama_proxy.core.nodes.beat_models import MOST_MODELS, Entry, is_name
 from ollama_proxy.core.ollama.model_names import full_model_name
 
-MOST_MODELS = 1000
-"""How many models a beat names: the hub takes no more."""
-
-_LONGEST_NAME = 256
 _MOST_BYTES = 512 << 10
 _BRIEF = ("name", "model", "digest", "size")
 
@@ -39,36 +36,20 @@ class Model:
         return full_model_name(self.name)
 
 
-class _Checked(msgspec.Struct):
-    """Checks the fields that the hub checks: it refuses a beat with a wrong one."""
-
-    name: str
-    model: str = ""
-    digest: str = ""
-    size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
-    modified_at: str = ""
-
-
 def listed(entries: Iterable[Mapping[str, Any]]) -> tuple[Model, ...]:
     """Return the models that have entries of ``/api/tags``.
 
-    An entry that Ollama would not write is left out.
+    An entry for which the hub would refuse the beat is left out.
     """
     found = []
     for entry in itertools.islice(entries, MOST_MODELS):
         try:
-            name = msgspec.convert(entry, _Checked).name
+            name = msgspec.convert(entry, Entry).name
         except msgspec.ValidationError:
             continue
         if is_name(name):
             found.append(Model(name, entry))
     return tuple(found)
-
-
-def is_name(name: object) -> bool:
-    """Tell whether a list can show a model's name."""
-    is_text = isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME
-    return is_text and str(name).isprintable() and bool(str(name).strip())
 
 
 def bounded(models: Sequence[Model]) -> list[Mapping[str, Any]]:

@@ -8,14 +8,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
+from ollama_proxy.core.nodes.beat_models import MOST_MODELS, is_name
 from ollama_proxy.core.ollama.model_names import full_model_name
-from ollama_proxy.node.listed_models import (
-    MOST_MODELS,
-    LoadedModel,
-    Model,
-    is_name,
-    listed,
-)
+from ollama_proxy.node.listed_models import LoadedModel, Model, listed
 from ollama_proxy.node.ready_body import ollama_request
 from ollama_proxy.upstream.client import UpstreamClient
 from ollama_proxy.upstream.endpoint import Upstream

@@ -10,6 +10,8 @@ from ollama_proxy.core.ollama.loose_json import UNREADABLE
 from ollama_proxy.core.ollama.model_names import full_model_name
 
 MOST_MODELS: Final = 1000
+"""How many models a beat names at most."""
+
 LONGEST_NAME: Final = 256
 _ENTRY_BYTES: Final = 300
 """What Python adds to an entry and its key: objects, and a place in the mapping."""
@@ -21,7 +23,7 @@ class BeatModelsError(ValueError):
     """Reports models that can't be listed, with the reason as a sentence."""
 
 
-class _Entry(msgspec.Struct):
+class Entry(msgspec.Struct):
     """Checks what our own answers read of an entry of ``/api/tags``."""
 
     name: str
@@ -33,7 +35,7 @@ class _Entry(msgspec.Struct):
 
 _RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _NAMES: Final = msgspec.json.Decoder(list[str] | None)
-_ENTRY: Final = msgspec.json.Decoder(_Entry)
+_ENTRY: Final = msgspec.json.Decoder(Entry)
 
 
 class BeatModels(Mapping[str, Mapping[str, Any]]):  # noqa: PLW1641 - mappings have none
@@ -125,12 +127,18 @@ def _checked_entry(entry: bytes) -> tuple[str, bytes]:
 
 def full_name(name: str) -> str:
     """Return a model's full name; raises `BeatModelsError` for no name of one."""
-    if not (0 < len(name) <= LONGEST_NAME and name.isprintable()) or not name.strip():
+    if not is_name(name):
         raise BeatModelsError(
             f"{name[:80]!r} is no name of a model; names have up to {LONGEST_NAME}"
             " characters on one line"
         )
     return full_model_name(name)
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a list can show a model's name."""
+    is_line = 0 < len(name) <= LONGEST_NAME and name.isprintable()
+    return is_line and bool(name.strip())
 
 
 def _check_number(number: int) -> None:
