@@ -12,15 +12,15 @@ import hashlib
 import hmac
 import ipaddress
 import ssl
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import ProxyError, StartupError
@@ -28,6 +28,14 @@ from ollama_proxy.base.private_file import write_private
 from ollama_proxy.base.server_tls import server_context
 from ollama_proxy.core.nodes.node_keys import NodeKeyId, letters
 from ollama_proxy.core.nodes.tls_names import DOMAIN, HUB_NAME, node_name
+from ollama_proxy.upstream.certificates import (
+    AUTHORITY_LIFE,
+    certificate_builder,
+    common_name,
+    load_key,
+    pem_of,
+    pem_of_key,
+)
 from ollama_proxy.upstream.endpoint import Link
 from ollama_proxy.upstream.hub_trust import fingerprint, trusting
 
@@ -39,10 +47,8 @@ FOLDER: Final = "hub"
 
 _KEY, _CERTIFICATE = "authority.key", "authority.crt"
 _HUB_KEY, _HUB_CERTIFICATE = "hub.key", "hub.crt"
-_AUTHORITY_LIFE = timedelta(days=3650)
 _LIFE = timedelta(days=90)
 _CURVE = ec.SECP256R1()
-_SKEW = timedelta(hours=1)
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 
@@ -66,7 +72,7 @@ class HubAuthority:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.is_new = not (self._folder / _KEY).exists()
-            self._key = self._load_key(self._folder / _KEY)
+            self._key = load_key(self._folder / _KEY)
             self._certificate = self._load_certificate(self._folder / _CERTIFICATE)
             self.hub_context = self._make_hub_context()
         except (OSError, ValueError, UnsupportedAlgorithm) as error:
@@ -80,7 +86,7 @@ class HubAuthority:
     @property
     def certificate(self) -> str:
         """Return the authority's certificate, PEM."""
-        return _pem(self._certificate).decode()
+        return pem_of(self._certificate).decode()
 
     @property
     def fingerprint(self) -> str:
@@ -93,7 +99,7 @@ class HubAuthority:
         ``request``: PEM (RFC 2986); only its public key counts. Raises
         `CertificateRequestError`.
         """
-        return _pem(self._signed(_public_key(request), node_name(key_id))).decode()
+        return pem_of(self._signed(_public_key(request), node_name(key_id))).decode()
 
     def hub_token(self, key_id: NodeKeyId) -> str:
         """Return what the hub sends to a node with each request; it is never stored.
@@ -120,15 +126,6 @@ class HubAuthority:
         secret = self._key.private_numbers().private_value.to_bytes(32, "big")
         return hmac.new(secret, label, hashlib.sha256).digest()
 
-    def _load_key(self, path: Path) -> ec.EllipticCurvePrivateKey:
-        if not path.exists():
-            fresh = ec.generate_private_key(_CURVE)
-            write_private(path, _pem_of(fresh), is_lasting=True)
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{path.name} holds no elliptic-curve key")  # noqa: TRY004
-        return key
-
     def _load_certificate(self, path: Path) -> x509.Certificate:
         """Return the certificate of the key; it is signed again if it is not its own.
 
@@ -141,11 +138,11 @@ class HubAuthority:
         except (FileNotFoundError, ValueError):
             pass
         made = self._self_signed()
-        write_private(path, _pem(made), is_lasting=True)
+        write_private(path, pem_of(made), is_lasting=True)
         return made
 
     def _self_signed(self) -> x509.Certificate:
-        name = _named("ollama-proxy hub")
+        name, wall = common_name("ollama-proxy hub"), self._clock.wall()
         public = self._key.public_key()
         constraints = x509.NameConstraints(
             permitted_subtrees=[x509.DNSName(DOMAIN)],
@@ -154,7 +151,7 @@ class HubAuthority:
             ],
         )
         return (
-            self._builder(name, name, public, _AUTHORITY_LIFE)
+            certificate_builder(name, name, public, life=AUTHORITY_LIFE, wall=wall)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs=True), critical=True)
             .add_extension(constraints, critical=True)
@@ -173,31 +170,15 @@ class HubAuthority:
         no_authority = x509.BasicConstraints(ca=False, path_length=None)
         issuer = self._certificate.subject
         return (
-            self._builder(_named(name), issuer, public, _LIFE)
+            certificate_builder(
+                common_name(name), issuer, public, life=_LIFE, wall=self._clock.wall()
+            )
             .add_extension(no_authority, critical=True)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(_SERVERS, critical=False)
             .add_extension(names, critical=False)
             .add_extension(authority, critical=False)
             .sign(self._key, hashes.SHA256())
-        )
-
-    def _builder(
-        self,
-        subject: x509.Name,
-        issuer: x509.Name,
-        public: ec.EllipticCurvePublicKey,
-        life: timedelta,
-    ) -> x509.CertificateBuilder:
-        now = datetime.fromtimestamp(self._clock.wall(), UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(now + life)
         )
 
     def _make_hub_context(self) -> ssl.SSLContext:
@@ -211,8 +192,8 @@ class HubAuthority:
         signed = self._signed(key.public_key(), HUB_NAME)
         key_file = self._folder / _HUB_KEY
         certificate_file = self._folder / _HUB_CERTIFICATE
-        write_private(key_file, _pem_of(key))
-        write_private(certificate_file, _pem(signed))
+        write_private(key_file, pem_of_key(key))
+        write_private(certificate_file, pem_of(signed))
         context.load_cert_chain(certificate_file, key_file)
 
 
@@ -246,10 +227,6 @@ def _public_key(request: str) -> ec.EllipticCurvePublicKey:
 _SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 
 
-def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
 def _usage(*, signs: bool) -> x509.KeyUsage:
     """Return what a key may do: sign certificates, or only handshakes."""
     return x509.KeyUsage(
@@ -262,16 +239,4 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
         crl_sign=False,
         encipher_only=False,
         decipher_only=False,
-    )
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
     )

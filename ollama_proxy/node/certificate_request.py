@@ -4,15 +4,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ollama_proxy.upstream.certificates import pem_of_key
+
 
 def make_private_key() -> str:
     """Return a new private key, PEM, on the curve that the hub signs for."""
-    made = ec.generate_private_key(ec.SECP256R1())
-    return made.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ).decode()
+    return pem_of_key(ec.generate_private_key(ec.SECP256R1())).decode()
 
 
 def certificate_request(private_key: str) -> str:

@@ -27,7 +27,7 @@ from ollama_proxy.base.private_file import write_private
 from ollama_proxy.core.lifecycle.record import LaunchId
 from ollama_proxy.upstream.endpoint import Link
 
-_AUTHORITY_LIFE = timedelta(days=3650)
+AUTHORITY_LIFE = timedelta(days=3650)
 _CERTIFICATE_LIFE = timedelta(days=1825)
 _SKEW = timedelta(hours=1)
 
@@ -48,7 +48,7 @@ class Authority:
         self._path = folder / "authority.crt"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._key = self._load_key(folder / "authority.key")
+            self._key = load_key(folder / "authority.key")
             self._certificate = self._load_certificate()
         except (OSError, ValueError, UnsupportedAlgorithm) as error:
             raise StartupError(
@@ -57,19 +57,9 @@ class Authority:
                 " (OLLAMA_PROXY_STATE_DIR names the folder above it)"
             ) from error
 
-    def _load_key(self, path: Path) -> ec.EllipticCurvePrivateKey:
-        if not path.exists():
-            write_private(
-                path, _pem_of(ec.generate_private_key(ec.SECP256R1())), is_lasting=True
-            )
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{path} holds no elliptic-curve key")  # noqa: TRY004
-        return key
-
     def _load_certificate(self) -> x509.Certificate:
         if not self._path.exists():
-            write_private(self._path, _pem(self._self_signed()), is_lasting=True)
+            write_private(self._path, pem_of(self._self_signed()), is_lasting=True)
         return x509.load_pem_x509_certificate(self._path.read_bytes())
 
     def _valid_certificate(self) -> x509.Certificate:
@@ -82,11 +72,11 @@ class Authority:
         if is_date_known(wall) and not _is_for(self._certificate, wall):
             self._certificate = self._self_signed()
             with contextlib.suppress(OSError):  # a full disk: a later process saves it
-                write_private(self._path, _pem(self._certificate), is_lasting=True)
+                write_private(self._path, pem_of(self._certificate), is_lasting=True)
         return self._certificate
 
     def _self_signed(self) -> x509.Certificate:
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ollama-proxy")])
+        name, wall = common_name("ollama-proxy"), self._clock.wall()
         usage = x509.KeyUsage(
             digital_signature=False,
             content_commitment=False,
@@ -100,7 +90,7 @@ class Authority:
         )
         public = self._key.public_key()
         return (
-            self._builder(name, name, public, _AUTHORITY_LIFE)
+            certificate_builder(name, name, public, life=AUTHORITY_LIFE, wall=wall)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(
@@ -109,39 +99,22 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def _builder(
-        self,
-        subject: x509.Name,
-        issuer: x509.Name,
-        public: ec.EllipticCurvePublicKey,
-        life: timedelta,
-    ) -> x509.CertificateBuilder:
-        now = datetime.fromtimestamp(self._clock.wall(), UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(now + life)
-        )
-
     def issue(self, launch_id: LaunchId) -> Certificate:
         """Return a new certificate in the name of a launch."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, launch_id)])
+        issuer = self._valid_certificate().subject
         names = x509.SubjectAlternativeName([x509.DNSName(launch_id)])
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(
             self._key.public_key()
         )
         made = (
-            self._builder(
-                name,
-                self._valid_certificate().subject,
+            certificate_builder(
+                common_name(launch_id),
+                issuer,
                 key.public_key(),
-                _CERTIFICATE_LIFE,
+                life=_CERTIFICATE_LIFE,
+                wall=self._clock.wall(),
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)  # noqa: FBT003
             .add_extension(names, critical=False)
@@ -149,7 +122,7 @@ class Authority:
             .add_extension(authority, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return Certificate(_pem(made).decode(), _pem_of(key).decode())
+        return Certificate(pem_of(made).decode(), pem_of_key(key).decode())
 
     def token(self, launch_id: LaunchId) -> str:
         """Return the token of a launch: drawn from the key, so never stored."""
@@ -166,7 +139,7 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_flags |= NO_CHECK_TIME
-        pem = _pem(self._valid_certificate())
+        pem = pem_of(self._valid_certificate())
         context.load_verify_locations(cadata=pem.decode())
         return Link(self.token(launch_id), str(launch_id), context)
 
@@ -176,11 +149,53 @@ def _is_for(certificate: x509.Certificate, wall: float) -> bool:
     return begins.timestamp() <= wall <= ends.timestamp()
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key in a file; make it if there is none.
+
+    Raises `OSError`, `ValueError`, `UnsupportedAlgorithm`.
+    """
+    if not path.exists():
+        fresh = ec.generate_private_key(ec.SECP256R1())
+        write_private(path, pem_of_key(fresh), is_lasting=True)
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{path} holds no elliptic-curve key")  # noqa: TRY004
+    return key
+
+
+def certificate_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    *,
+    life: timedelta,
+    wall: float,
+) -> x509.CertificateBuilder:
+    """Return what makes a certificate, valid from an hour before the date ``wall``."""
+    now = datetime.fromtimestamp(wall, UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + life)
+    )
+
+
+def common_name(name: str) -> x509.Name:
+    """Return the name of a certificate's owner or issuer."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def pem_of(certificate: x509.Certificate) -> bytes:
+    """Return a certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+def pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as PEM, without a password."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
