@@ -10,6 +10,8 @@ from ollama_proxy.core.ollama.catalog import Catalog
 from ollama_proxy.core.ollama.listed_models import (
     NO_DETAILS,
     ListedModel,
+    Tags,
+    described,
     openai_model_of,
     with_more,
 )
@@ -30,6 +32,9 @@ class NodeModels(Protocol):
 
     def find(self, full_name: str) -> Mapping[str, Any] | None:
         """Return the entry of one model; None if no node has it."""
+
+    def has(self, full_name: str) -> bool:
+        """Tell whether a node has a model."""
 
 
 class HouseModelList:
@@ -57,6 +62,14 @@ class HouseModelList:
             if full_name in facts.models:
                 return _entry(facts.models[full_name])
         return None
+
+    def has(self, full_name: str) -> bool:
+        """Tell whether a node has a model."""
+        return any(
+            full_name in node.facts.models
+            for house in self._houses
+            for node in house.nodes
+        )
 
     def running(self) -> Iterator[dict[str, Any]]:
         """Yield the entries of ``/api/ps`` of the nodes that take requests."""
@@ -113,7 +126,7 @@ class HouseCatalog(Catalog):
 
     def knows(self, full_name: str) -> bool:
         """Tell whether a model is listed, by its full name."""
-        return super().knows(full_name) or self.nodes.find(full_name) is not None
+        return super().knows(full_name) or self.nodes.has(full_name)
 
     def tags(self) -> bytes:
         """Return the body of ``/api/tags``."""
@@ -134,21 +147,15 @@ class HouseCatalog(Catalog):
         entry = self.nodes.find(full_model_name(model))
         if entry is None:
             return None
-        body = {
-            "license": "",
-            "modelfile": "",
-            "parameters": "",
-            "template": "",
-            "details": entry["details"],
-            "model_info": {},
-            "capabilities": entry.get("capabilities") or ["completion"],
-            "modified_at": entry["modified_at"],
-        }
-        return msgspec.json.encode(body)
+        return described(
+            entry["modified_at"],
+            details=entry["details"],
+            capabilities=entry.get("capabilities") or (),
+        )
 
     def openai_models(self) -> bytes:
         """Return the body of ``/v1/models``."""
-        tags = msgspec.json.decode(self.tags(), type=_Listed).models
+        tags = msgspec.json.decode(self.tags(), type=Tags).models
         data = [openai_model_of(model) for model in tags] or None
         return msgspec.json.encode({"object": "list", "data": data})
 
@@ -164,7 +171,3 @@ class HouseCatalog(Catalog):
         except UNREADABLE:
             return None
         return msgspec.json.encode(openai_model_of(listed, model))
-
-
-class _Listed(msgspec.Struct):
-    models: list[ListedModel] = []

@@ -18,6 +18,7 @@ from ollama_proxy.core.ollama.listed_models import (
     NO_DETAILS,
     NO_TAGS,
     ListedModel,
+    described,
     models_by_name,
     openai_model_of,
     with_more,
@@ -163,17 +164,7 @@ class Catalog:
             return said
         if listed is None:
             return None
-        body = {
-            "license": "",
-            "modelfile": "",
-            "parameters": "",
-            "template": "",
-            "details": NO_DETAILS,
-            "model_info": {},
-            "capabilities": ["completion"],
-            "modified_at": listed.modified_at,
-        }
-        return msgspec.json.encode(body)
+        return described(listed.modified_at)
 
     def _said(self, name: str, view: "_View") -> bytes | None:
         """Return the description of a model, by the last instance or from its files.

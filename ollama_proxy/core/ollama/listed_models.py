@@ -56,6 +56,26 @@ class _RawTags(msgspec.Struct):
     models: list[msgspec.Raw] = []
 
 
+def described(
+    modified_at: str,
+    *,
+    details: Mapping[str, Any] = NO_DETAILS,
+    capabilities: Sequence[str] = (),
+) -> bytes:
+    """Return a body of ``/api/show`` with what a list tells of a model."""
+    body = {
+        "license": "",
+        "modelfile": "",
+        "parameters": "",
+        "template": "",
+        "details": details,
+        "model_info": {},
+        "capabilities": capabilities or ["completion"],
+        "modified_at": modified_at,
+    }
+    return msgspec.json.encode(body)
+
+
 def openai_model_of(model: ListedModel, name: str | None = None) -> dict[str, Any]:
     """Return one model in OpenAI's shape, the owner being its namespace."""
     head = model.name.rpartition("/")[0]
