@@ -16,6 +16,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import StartupError
 from ollama_proxy.base.serving_address import OF_AGENT, locked, written_down
 from ollama_proxy.base.tasks import cancel_and_wait, scoped_task, start_task
+from ollama_proxy.core.nodes.wanted import is_public
 from ollama_proxy.node.app import NodeApp
 from ollama_proxy.node.beat import Facts
 from ollama_proxy.node.execute import Executor
@@ -246,7 +247,10 @@ class _Node:
             event = log.NODE_DRAINED if answer.is_drained else log.NODE_UNDRAINED
             structlog.get_logger().info(event, reason="by order of the hub")
         if self._puller is not None:
-            self._puller.want(answer.wanted)
+            wanted = answer.wanted
+            if self._access is None:  # another server may answer as this hub
+                wanted = tuple(filter(is_public, wanted))
+            self._puller.want(wanted)
         return is_changed
 
     async def _facts(self) -> Facts:

@@ -156,7 +156,8 @@ async def test_the_hub_sees_the_progress_and_then_the_model(
         old_hub() as hub,
         running_agent(tmp_path, SERVER_URL=hub.url, OLLAMA_BASE_URL=simulator[0]),
     ):
-        hub.answer = {"status": "ok", "wanted_models": ["big:latest", "tiny"]}
+        foreign = "10.0.0.1/a/b"  # this agent does not know whether it is its hub
+        hub.answer = {"status": "ok", "wanted_models": [foreign, "big:latest", "tiny"]}
         seen = []
         async with asyncio.timeout(30):
             while not (hub.beats and "big:latest" in hub.beats[-1]["models"]):

@@ -21,7 +21,9 @@ def condition(state: NodeState, *, is_draining: bool, is_reachable: bool) -> str
         return state.value
     if is_draining:
         return "draining"
-    return "online" if is_reachable else "not reachable yet"
+    return (
+        "online" if is_reachable else "not reached (`ollama-proxy nodes list` says why)"
+    )
 
 
 def none_serves(conditions: Sequence[str]) -> str:

@@ -18,6 +18,9 @@ RESERVE: Final = 10 << 30
 UNKNOWN_SIZE: Final = 20 << 30
 """What a model counts for whose size no node tells."""
 
+_PUBLIC: Final = frozenset({"hf.co", "huggingface.co", "ollama.com"})
+_WITH_HOST: Final = 3  # host/namespace/model
+
 MOST_AT_ONCE: Final = 50
 """How many models one answer names: a node pulls one at a time."""
 
@@ -57,15 +60,25 @@ def parse_wanted(value: object) -> WantedRule:
     return WantedRule(tuple(dict.fromkeys(map(full_model_name, words))))
 
 
+def is_public(name: str) -> bool:
+    """Tell whether a model comes from ollama.com or hf.co.
+
+    A name can have Ollama ask any other server of the network.
+    """
+    parts = full_model_name(name).rpartition(":")[0].split("/")
+    return len(parts) < _WITH_HOST or (len(parts) == _WITH_HOST and parts[0] in _PUBLIC)
+
+
 def sizes_of(beats: Iterable[Beat]) -> dict[str, int]:
     """Return what any node has, by full name, with its bytes.
 
-    Models that run in Ollama's cloud are left out: each account has its own.
+    Models that run in Ollama's cloud are left out: each account has its own; and those
+    of servers that a node may have made up: see `is_public`.
     """
     sizes: dict[str, int] = {}
     for beat in beats:
         for name in beat.models:
-            if name in sizes:
+            if name in sizes or not is_public(name):
                 continue
             entry = beat.models[name]
             if not entry.get("remote_host") and (size := entry.get("size")):

@@ -17,7 +17,8 @@ def test_how_a_node_is_takes_a_word_or_two() -> None:
     assert condition(online, is_draining=True, is_reachable=True) == "draining"
     assert condition(online, is_draining=False, is_reachable=True) == "online"
     assert (
-        condition(online, is_draining=False, is_reachable=False) == "not reachable yet"
+        condition(online, is_draining=False, is_reachable=False)
+        == "not reached (`ollama-proxy nodes list` says why)"
     )
 
 

@@ -10,6 +10,7 @@ from ollama_proxy.core.nodes.wanted import (
     RESERVE,
     UNKNOWN_SIZE,
     WantedRule,
+    is_public,
     parse_wanted,
     sizes_of,
     wanted_models,
@@ -64,6 +65,30 @@ def test_a_node_whose_room_is_not_known_or_that_drains_is_left_alone(
 
 def test_a_former_agent_is_left_alone() -> None:
     assert wanted_models(ALL, SIZES, parse_beat(sent(old_beat()))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("llama3", True),
+        ("someone/llama3:8b", True),
+        ("registry.ollama.ai/library/llama3", True),
+        ("hf.co/someone/model-GGUF:Q4_K_M", True),
+        ("10.0.0.1/a/b", False),
+        ("10.0.0.1:8080/a/b:c", False),
+        ("http://10.0.0.1/a/b", False),
+        ("evil.example/a/b/c/d", False),
+        ("evil.example:443/a/b", False),
+    ],
+)
+def test_a_model_of_another_server_is_no_public_one(name: str, expected: bool) -> None:
+    assert is_public(name) is expected
+
+
+def test_no_node_has_others_ask_a_server_that_it_names() -> None:
+    told = beat(models=[entry("10.0.0.1:8080/a/b:c", size=1), entry("llama3", size=2)])
+
+    assert sizes_of([told]) == {"llama3:latest": 2}
 
 
 def test_an_answer_names_few_models() -> None:
