@@ -150,7 +150,7 @@ class HubBuilder:
             links,
             limits=_limits(settings),
             wanted=wanted,
-            is_keyed=lambda node_id: nodes.of_node(node_id) is not None,
+            is_keyed=nodes.has,
         )
         reach.relink = self._relink
         self._relink.registry = registry

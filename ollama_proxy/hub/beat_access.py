@@ -11,9 +11,6 @@ from ollama_proxy.hub.node_keyring import NodeKeyring
 from ollama_proxy.hub.ports import Sender
 
 _BEARER: Final = "bearer "
-_JOIN_AGAIN = (
-    "run the line that `ollama-proxy node-token` prints on the hub on that machine"
-)
 
 
 class NodeAccess:
@@ -52,18 +49,6 @@ class NodeAccess:
             raise BeatError(403, refusal)
         return Sender(peer)
 
-    def check_name(self, sender: Sender, node_id: str) -> None:
-        """Refuse a beat without a key in the name of a node that has one.
-
-        Also while that node is away: its name is not free. Raises `BeatError`.
-        """
-        if not sender.has_key and self._keyring.of_node(node_id) is not None:
-            raise BeatError(
-                403,
-                f"the node {node_id!r} has a key, and this beat has none; set another"
-                f" NODE_ID, or {_JOIN_AGAIN}",
-            )
-
     def takes_former(self) -> bool:
         """Tell whether any node without a key is taken now."""
         return self._legacy.is_open(was_key_made=self._was_made)
@@ -83,7 +68,8 @@ class NodeAccess:
             raise BeatError(
                 401,
                 "this hub has no such key of a node: the node was removed, or another"
-                f" machine joined under its name; {_JOIN_AGAIN}",
+                " machine joined under its name; run the line that `ollama-proxy"
+                " node-token` prints on the hub on that machine",
             )
         self._keyring.note_use(key)
         return key

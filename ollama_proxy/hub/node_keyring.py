@@ -56,6 +56,10 @@ class NodeKeyring:
         """Return the key of the node with this name."""
         return self._by_node.get(node_id)
 
+    def has(self, node_id: str) -> bool:
+        """Tell whether a node of this name has joined, be it there or not."""
+        return node_id in self._by_node
+
     def on_ended(self, callback: Callable[[NodeKey], None]) -> None:
         """Call back with each key that is no longer taken."""
         self._on_ended.append(callback)

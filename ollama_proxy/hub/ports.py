@@ -36,12 +36,6 @@ class BeatAccess(Protocol):
         Raises `BeatError` with status 401 or 403 for one whose body is not even read.
         """
 
-    def check_name(self, sender: Sender, node_id: str) -> None:
-        """Refuse a beat without a key in the name of a node that has one.
-
-        Raises `BeatError` with status 403.
-        """
-
 
 @dataclass(frozen=True, slots=True)
 class NodeLink:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ollama_proxy.core.nodes.beat import BeatError
+from ollama_proxy.core.nodes.beat import BeatError, parse_beat
 from ollama_proxy.core.nodes.legacy_rule import LegacyMode, LegacyRule
 from ollama_proxy.hub.beat_access import NodeAccess
+from ollama_proxy.hub.beat_rules import check_sender
+from ollama_proxy.hub.ports import Sender
+from tests.core.nodes.beats import old_beat, sent
 from tests.hub.rig import PEER, JoinRig, key_text
 
 
@@ -99,11 +102,17 @@ def test_the_name_of_a_node_with_a_key_is_not_free_while_it_is_away(
 ) -> None:
     rig.joining.join(rig.request(rig.token()), PEER)
     on = access(rig, LegacyMode.ON)
-    thief = on.admit(PEER, {})
-    with pytest.raises(BeatError, match="has a key"):
-        on.check_name(thief, "box")
-    on.check_name(thief, "other")
-    on.check_name(on.admit(PEER, bearer(key_text())), "box")
+    thief, owner = on.admit(PEER, {}), on.admit(PEER, bearer(key_text()))
+
+    def check(node_id: str, sender: Sender) -> None:
+        beat = parse_beat(sent(old_beat(node_id)))
+        check_sender(beat, sender, has_key=rig.keyring.has(node_id))
+
+    with pytest.raises(BeatError, match="has joined with a key") as no:
+        check("box", thief)
+    assert no.value.status == 403
+    check("other", thief)
+    check("box", owner)
 
 
 def test_whether_nodes_without_a_key_are_used_is_known(rig: JoinRig) -> None:

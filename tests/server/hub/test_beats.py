@@ -34,9 +34,6 @@ class Access:
             raise self.refusal
         return Sender(peer)
 
-    def check_name(self, sender: Sender, node_id: str) -> None:
-        pass
-
 
 class Served:
     """A hub that takes beats on a port."""
