@@ -27,11 +27,13 @@ def own_routes(
     """Return the routes of everything that is not Ollama's."""
     gateway, exposure = parts.gateway, parts.access.exposure
     shared, settings, pools = fleet.shared, fleet.shared.settings, services.pools
+    offer, offered = fleet.first.offer, settings.pools[0].offers
+    named = next((one for one in offered if one.name == offer.name), offered[0])
     status = Status(
         pools,
         shared.clock,
-        backend=fleet.first.offer.backend_name or fleet.first.offer.name,
-        backend_reason=settings.reason_of(settings.pools[0].offers[0]),
+        backend=offer.backend_name or offer.name,
+        backend_reason=settings.reason_of(named),
         disk=shared.store,
         neighbours=neighbours,
         certificate=certificate,

@@ -242,6 +242,27 @@ async def test_status_shows_each_node(tmp_path: Path) -> None:
     assert "attic" not in text
 
 
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ({"OLLAMA_PROXY_BACKEND": "local"}, "OLLAMA_PROXY_BACKEND names it"),
+        ({}, "OLLAMA_PROXY_HUB names it"),
+    ],
+)
+async def test_status_says_what_names_the_backend_beside_nodes(
+    tmp_path: Path, named: dict[str, str], reason: str
+) -> None:
+    backends: dict[str, Backend] = {
+        "house": HubBackend(Labels()),
+        "local": InProcessBackend(),
+    }
+    settings: dict[str, Any] = {**HUB, **named}
+    async with running_proxy(tmp_path, backends=backends, **settings) as proxy:
+        status = await proxy.status()
+
+    assert status["backend_reason"] == reason
+
+
 async def test_requests_that_need_one_wait_for_the_node_of_their_model(
     tmp_path: Path,
 ) -> None:
