@@ -281,7 +281,10 @@ class PoolOwner:
     def facts(self) -> PoolFacts:
         """Return what the plan looks at."""
         now, wish = self._clock.now(), self._wish
-        waiting, policy = self._waiters.facts(), self._policy
+        policy, waiters = self._policy, self._waiters
+        asks_own = self._wishes_own or waiters.any_to_wake_own()
+        spill_s = policy.spill_after_s
+        waiting = waiters.own_facts(spill_s) if asks_own else waiters.facts()
         if wish is not None:
             oldest_s = max(waiting.oldest_s, now - wish.since)
             waking = max(waiting.waking, 1)
@@ -295,7 +298,7 @@ class PoolOwner:
             drained_at=self._carrier.drained_at,
             nodes=self._leasing.node_facts(self._waited_models()),
         )
-        if self._wishes_own or self._waiters.any_to_wake_own():
+        if asks_own:
             ours = tuple(one for one in facts.instances if not one.is_external)
             facts = replace(facts, instances=ours)  # the others don't help
         return facts

@@ -133,6 +133,21 @@ class Waiters:
         others = self._numbers[Wants.TO_JOIN]
         return Waiting(len(self._waiting) - others, oldest_s, others)
 
+    def own_facts(self, spill_after_s: float) -> Waiting:
+        """Count those that no server of others can answer.
+
+        The others count too once one has waited for ``spill_after_s``: until then a
+        server may take them.
+        """
+        now, waiting = asyncio.get_running_loop().time(), self._waiting
+        spared = next((one for one in waiting if one.wants is Wants.TO_WAKE), None)
+        if spared is None or now - spared.since >= spill_after_s:
+            return self.facts()
+        own = next((one for one in waiting if one.wants is Wants.TO_WAKE_OWN), None)
+        number = self._numbers[Wants.TO_WAKE_OWN]
+        oldest_s = 0.0 if own is None else now - own.since
+        return Waiting(number, oldest_s, len(waiting) - number)
+
     def position(self, waiter: Waiter) -> int | None:
         """Return the place of a request in the queue, as of the last seconds.
 

@@ -46,7 +46,10 @@ class CloudModels:
 
 @contextlib.asynccontextmanager
 async def house_and_cloud(
-    *nodes: str, cloud: CloudModels | None = None, boot_s: float = MINUTE_S
+    *nodes: str,
+    cloud: CloudModels | None = None,
+    boot_s: float = MINUTE_S,
+    most: int = 1,
 ) -> AsyncIterator[tuple[House, SeveralOffers]]:
     """A house of nodes of one slot and the model m, and a slow cloud."""
     house = a_house()
@@ -54,7 +57,8 @@ async def house_and_cloud(
         ("cloud",),
         slots=4,
         houses=[house],
-        policy=PoolPolicy(max_instances=1),
+        most=most,
+        policy=PoolPolicy(max_instances=most, max_starting=most),
         boot_s=boot_s,
         load_s=1.0,
         record_policy=replace(POLICY, idle_timeout_s=1800.0),
@@ -319,6 +323,31 @@ async def test_a_crowd_for_a_model_of_nodes_alone_starts_nothing() -> None:
     assert pools.starts == {"cloud": 0}
     assert leases[0] is not None
     assert all(one.done() for one in crowd)
+
+
+@in_virtual_time
+async def test_a_model_of_the_cloud_buys_nothing_for_those_that_wait_for_a_node() -> (
+    None
+):
+    """They may get a slot of the node before an instance could help them."""
+    cloud = CloudModels("m:latest", "large:70b")
+    async with house_and_cloud("attic", cloud=cloud, most=4) as (_, pools):
+        held = await pools.lease()
+        crowd = [
+            asyncio.ensure_future(pools.pool.lease("m", wait_s=0.0)) for _ in range(40)
+        ]
+        waits = asyncio.ensure_future(pools.pool.lease("large:70b", wait_s=600.0))
+        await asyncio.sleep(8.0)
+        at_once = pools.starts["cloud"]
+        await asyncio.sleep(4.0)
+        in_time = pools.starts["cloud"]
+        held.release()
+        for one in [*crowd, waits]:
+            lease = await one
+            assert lease is not None
+            lease.release()
+
+    assert (at_once, in_time) == (1, 4)
 
 
 @in_virtual_time
