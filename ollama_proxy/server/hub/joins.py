@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 from aiohttp import web
@@ -23,6 +23,9 @@ from ollama_proxy.hub.joining import Joining, JoinRefusedError
 from ollama_proxy.server.admin.answers import json_answer
 from ollama_proxy.server.admin.small_body import READ_S, read_small
 from ollama_proxy.server.hub.refusals import refused
+
+MOST_READ: Final = 256
+"""How many bodies are read at a time, 8 MiB in all: they come from everybody."""
 
 Self = TypeVar("Self")
 _Handler = Callable[[Self, web.Request], Awaitable[web.Response]]
@@ -49,9 +52,15 @@ def _refusing(handle: _Handler[Self]) -> _Handler[Self]:
 
 
 class JoinRoutes:
-    """Answers machines that join, and nodes that need a new certificate."""
+    """Answers machines that join, and nodes that need a new certificate.
 
-    def __init__(self, joining: Joining, access: NodeAccess) -> None:
+    ``most_read``: how many bodies are read at a time.
+    """
+
+    def __init__(
+        self, joining: Joining, access: NodeAccess, *, most_read: int = MOST_READ
+    ) -> None:
+        self._most_read, self._reading = most_read, 0
         self._joining = joining
         self._access = access
 
@@ -70,15 +79,26 @@ class JoinRoutes:
     @_refusing
     async def join(self, request: web.Request) -> web.Response:
         """Let a machine join with its token."""
-        asked = read_join_request(await _body(request))
+        asked = read_join_request(await self._body(request))
         return json_answer(self._joining.join(asked, _peer(request)))
 
     @_refusing
     async def renew(self, request: web.Request) -> web.Response:
         """Give the node with a key a new certificate."""
         key = self._access.key_of(request.headers)
-        asked = read_renew_request(await _body(request))
+        asked = read_renew_request(await self._body(request))
         return json_answer(self._joining.renew(key, asked))
+
+    async def _body(self, request: web.Request) -> bytes:
+        """Return a body, if there is a place to read it."""
+        if self._reading >= self._most_read:
+            message = "too many requests to join arrive at a time; send this one again"
+            raise JoinRefusedError(503, message)
+        self._reading += 1
+        try:
+            return await _body(request)
+        finally:
+            self._reading -= 1
 
 
 def _peer(request: web.Request) -> str:
