@@ -77,11 +77,7 @@ class OfferModels:
         False as long as the list of one of these servers is unknown.
         """
         name = full_model_name(model)
-        lists = [
-            self._lists.get(one)
-            for one in self._controllers
-            if one.offer.is_external and one.record.state is State.READY
-        ]
+        lists = [self._lists.get(one) for one in self._ready_others()]
         if not lists or any(names is None or name in names for names in lists):
             return False
         return self.has_own(name)
@@ -94,10 +90,7 @@ class OfferModels:
 
     def are_others_ready(self) -> bool:
         """Tell whether a server of others is ready."""
-        return any(
-            one.offer.is_external and one.record.state is State.READY
-            for one in self._controllers
-        )
+        return bool(self._ready_others())
 
     def is_lacking(self, instance: LeasedInstance, full_name: str) -> bool:
         """Tell whether the last list of an instance lacks a model."""
@@ -106,11 +99,15 @@ class OfferModels:
 
     def is_with_others(self, full_name: str) -> bool:
         """Tell whether a ready server of others has a model, or may have it."""
-        return any(
-            not self.is_lacking(one, full_name)
+        return any(not self.is_lacking(one, full_name) for one in self._ready_others())
+
+    def _ready_others(self) -> list[Controller]:
+        """Return the servers of others that are ready."""
+        return [
+            one
             for one in self._controllers
             if one.offer.is_external and one.record.state is State.READY
-        )
+        ]
 
     def own(self) -> list[str]:
         """Return the full names of all models that our offers are known to have."""
