@@ -70,13 +70,6 @@ class NodeRegistry:
     def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
 
-    def __len__(self) -> int:
-        return len(self._nodes)
-
-    def get(self, node_id: str) -> Node | None:
-        """Return a node."""
-        return self._nodes.get(node_id)
-
     def listed(self) -> list[dict[str, Any]]:
         """Return every node as ``GET /nodes`` shows it, by name."""
         now, date, limits = self._clock.now(), self._clock.wall(), self.limits.state
