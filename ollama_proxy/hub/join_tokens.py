@@ -1,7 +1,6 @@
 """Make, list and revoke the tokens that machines join with, by orders of people."""
 
 import secrets
-from collections.abc import Callable
 from typing import Final
 
 from ollama_proxy.base.clock import Clock
@@ -37,7 +36,7 @@ class JoinTokenError(ProxyError):
 
 
 class JoinTokens:
-    """Holds the join tokens; ``draw`` returns so many random bytes.
+    """Holds the join tokens.
 
     A used token is kept until it ends, so that its one request can be repeated.
     """
@@ -47,13 +46,10 @@ class JoinTokens:
         store: NodeKeyStore,
         clock: Clock,
         audit: Audit,
-        *,
-        draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._store = store
         self._clock = clock
         self._audit = audit
-        self._draw = draw
         self._by_id = {token.id: token for token in store.join_tokens()}
 
     def make(self, life_s: float, fingerprint: str, caller: Caller) -> tuple[str, str]:
@@ -74,7 +70,7 @@ class JoinTokens:
                 " node-token --revoke ID`"
             )
         token_id = self._free_id()
-        text = join_token_text(token_id, self._draw(SECRET_BYTES), fingerprint)
+        text = join_token_text(token_id, secrets.token_bytes(SECRET_BYTES), fingerprint)
         given = read_join_token(text)
         assert given is not None  # noqa: S101 - it was just written
         now = self._clock.now()
@@ -132,7 +128,7 @@ class JoinTokens:
 
     def _free_id(self) -> str:
         while True:
-            token_id = self._draw(TOKEN_ID_LETTERS // 2).hex()
+            token_id = secrets.token_hex(TOKEN_ID_LETTERS // 2)
             if token_id not in self._by_id:
                 return token_id
 

@@ -6,7 +6,7 @@ No token is sent with it, so that another server at the address learns nothing.
 import asyncio
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import aiohttp
@@ -39,17 +39,16 @@ class Prove(Protocol):
 
 
 class NodeProver:
-    """Asks over a session; ``draw`` returns so many random bytes, as letters."""
+    """Asks over a session."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         *,
-        draw: Callable[[int], str] = secrets.token_urlsafe,
         ask_s: float = ASK_S,
         head_start_s: float = HEAD_START_S,
     ) -> None:
-        self._session, self._draw = session, draw
+        self._session = session
         self._ask_s, self._head_start_s = ask_s, head_start_s
 
     async def __call__(self, urls: Sequence[str], key: NodeKey, link: Link) -> str:
@@ -77,7 +76,7 @@ class NodeProver:
         return ""
 
     async def _proves(self, url: str, key: NodeKey, link: Link) -> bool:
-        nonce = self._draw(_NONCE_BYTES)
+        nonce = secrets.token_urlsafe(_NONCE_BYTES)
         try:
             async with (
                 asyncio.timeout(self._ask_s),

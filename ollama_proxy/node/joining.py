@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,7 +52,7 @@ class Joiner:
     """Joins one hub.
 
     ``url``: of the hub. ``folder``: where what lasts is kept. ``is_tls``: the hub and
-    this machine speak TLS with one another. ``draw`` returns so many random bytes.
+    this machine speak TLS with one another.
     """
 
     def __init__(
@@ -64,12 +63,10 @@ class Joiner:
         *,
         is_tls: bool,
         pause: GrowingPause,
-        draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._url, self._folder, self._node_id = url, folder, node_id
         self._is_tls = is_tls
         self._pause = pause
-        self._draw = draw
         self._log = structlog.get_logger()
 
     async def membership(self, token: str | None) -> Membership | None:
@@ -152,13 +149,13 @@ class Joiner:
             and bool(kept.private_key) is self._is_tls
         ):
             return kept
-        key_id = NodeKeyId(self._draw(NODE_KEY_ID_LETTERS // 2).hex())
+        key_id = NodeKeyId(secrets.token_hex(NODE_KEY_ID_LETTERS // 2))
         private_key = make_private_key() if self._is_tls else ""
         draft = Draft(
             _digest(given),
             self._node_id,
             key_id,
-            node_key_text(key_id, self._draw(SECRET_BYTES)),
+            node_key_text(key_id, secrets.token_bytes(SECRET_BYTES)),
             private_key,
             certificate_request(private_key) if private_key else "",
         )
