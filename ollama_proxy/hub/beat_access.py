@@ -1,16 +1,14 @@
 """Decide whose beats are taken: of nodes with a key, and of former agents."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from ollama_proxy.core.access.facts import HeaderView
 from ollama_proxy.core.nodes.beat import BeatError
 from ollama_proxy.core.nodes.legacy_rule import LegacyRule
-from ollama_proxy.core.nodes.node_keys import NodeKey
+from ollama_proxy.core.nodes.node_keys import NodeKey, bearer_of
 from ollama_proxy.hub.node_keyring import NodeKeyring
 from ollama_proxy.hub.ports import Sender
-
-_BEARER: Final = "bearer "
 
 
 class NodeAccess:
@@ -61,9 +59,7 @@ class NodeAccess:
 
     def key_of(self, headers: HeaderView) -> NodeKey:
         """Return the key of the node that sends a request. Raises `BeatError`."""
-        sent = headers.get("Authorization", "")
-        has_scheme = sent[: len(_BEARER)].lower() == _BEARER
-        key = self._keyring.find(sent[len(_BEARER) :].strip()) if has_scheme else None
+        key = self._keyring.find(bearer_of(headers.get("Authorization", "")))
         if key is None:
             raise BeatError(
                 401,

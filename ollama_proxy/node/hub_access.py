@@ -4,10 +4,9 @@ import hmac
 import re
 from dataclasses import dataclass, field
 
-from ollama_proxy.core.nodes.node_keys import digest_of, nonce_proof
+from ollama_proxy.core.nodes.node_keys import bearer_of, digest_of, nonce_proof
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,128}")
-_BEARER = "bearer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +25,8 @@ class HubAccess:
 
         The time it takes tells nothing of the token.
         """
-        token = authorization[len(_BEARER) :].strip()
-        has_scheme = authorization[: len(_BEARER)].lower() == _BEARER
-        digest = digest_of(token)
-        return hmac.compare_digest(digest, self.hub_token_digest) and has_scheme
+        digest = digest_of(bearer_of(authorization))
+        return hmac.compare_digest(digest, self.hub_token_digest)
 
     def proof(self, nonce: str) -> str | None:
         """Return the answer to a nonce, in hexadecimal digits; None to a strange one.

@@ -28,6 +28,7 @@ _TOKEN = re.compile(
     r"(\.(?P<fingerprint>[A-Za-z0-9_-]{43}))?"
 )
 _NODE_KEY = re.compile(r"opn_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+_BEARER = "bearer "
 _NONCE_LABEL = b"which node answers"
 
 
@@ -106,6 +107,12 @@ def is_of_nodes(text: str) -> bool:
 def letters(data: bytes) -> str:
     """Return bytes as letters that are safe in a URL and a shell: 32 are 43."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def bearer_of(authorization: str) -> str:
+    """Return the text that a header ``Authorization`` bears; "" if it bears none."""
+    scheme, text = authorization[: len(_BEARER)], authorization[len(_BEARER) :]
+    return text.strip() if scheme.lower() == _BEARER else ""
 
 
 def digest_of(text: str) -> bytes:
