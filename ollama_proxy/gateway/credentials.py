@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from ollama_proxy.core.access.facts import SentField
 from ollama_proxy.core.http.headers import SESSION_COOKIE
-from ollama_proxy.core.nodes.node_keys import JOIN_PREFIX, NODE_PREFIX
+from ollama_proxy.core.nodes.node_keys import PREFIXES, is_of_nodes
 from ollama_proxy.gateway.key_text import KEY_PREFIX, OUR_PREFIXES
 
 _AUTHORIZATION, _API_KEY, _COOKIE = "authorization", "x-api-key", "cookie"
@@ -28,8 +28,7 @@ SENT_IN: Final = (_AUTHORIZATION, _API_KEY, _COOKIE)
 
 _BEARER = "Bearer "
 _BEARER_OF_OURS = f"{_BEARER}{KEY_PREFIX}"
-_OF_NODES = (NODE_PREFIX, JOIN_PREFIX)
-_BEARERS_OF_NODES = tuple(f"{_BEARER}{prefix}" for prefix in _OF_NODES)
+_BEARERS_OF_NODES = tuple(f"{_BEARER}{prefix}" for prefix in PREFIXES)
 
 
 class Credential(NamedTuple):
@@ -63,11 +62,7 @@ def is_of_a_node(sent: Sequence[SentField]) -> bool:
     """Tell whether a request shows what a node alone has: its key, or a join token."""
     if len(sent) == 1 and (value := sent[0][1]).startswith(_BEARER):  # nearly always
         return value.startswith(_BEARERS_OF_NODES)
-    return any(
-        text.startswith(_OF_NODES)
-        for name, value in sent
-        if (text := _text(name, value))
-    )
+    return any(is_of_nodes(_text(name, value)) for name, value in sent)
 
 
 def credential_of(sent: Sequence[SentField]) -> Credential:

@@ -11,13 +11,13 @@ import re
 from typing import Final
 
 from ollama_proxy.core.access.keys import KeyId
-from ollama_proxy.core.nodes.node_keys import JOIN_PREFIX, NODE_PREFIX
+from ollama_proxy.core.nodes.node_keys import PREFIXES
 
 KEY_PREFIX: Final = "op_"
 ORDER_PREFIX: Final = "opt_"
 """The beginning of the order token, which the proxy's own commands send."""
 
-OUR_PREFIXES: Final = (KEY_PREFIX, ORDER_PREFIX, NODE_PREFIX, JOIN_PREFIX)
+OUR_PREFIXES: Final = (KEY_PREFIX, ORDER_PREFIX, *PREFIXES)
 SECRET_BYTES: Final = 32
 ID_LETTERS: Final = 8
 

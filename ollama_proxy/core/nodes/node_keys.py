@@ -19,6 +19,7 @@ NodeKeyId = NewType("NodeKeyId", str)
 
 JOIN_PREFIX: Final = "opj_"
 NODE_PREFIX: Final = "opn_"
+PREFIXES: Final = (NODE_PREFIX, JOIN_PREFIX)
 SECRET_BYTES: Final = 32
 TOKEN_ID_LETTERS: Final = 8
 NODE_KEY_ID_LETTERS: Final = 16
@@ -101,7 +102,7 @@ def node_key_id_of(text: str) -> NodeKeyId | None:
 
 def is_of_nodes(text: str) -> bool:
     """Tell whether a text begins as a node's key or a join token does."""
-    return text.startswith((NODE_PREFIX, JOIN_PREFIX))
+    return text.startswith(PREFIXES)
 
 
 def letters(data: bytes) -> str:
