@@ -290,7 +290,7 @@ async def test_a_hub_whose_authority_is_gone_says_that_its_nodes_must_join_again
             pass
 
     (warning,) = (one for one in lines if one["event"] == "hub.authority_lost")
-    assert "1 nodes have joined" in warning["reason"]
+    assert "1 node has joined" in warning["reason"]
     with capture_logs() as lines:
         async with hub(tmp_path / "other"):
             pass

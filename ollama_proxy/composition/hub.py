@@ -74,9 +74,9 @@ class Hub:
             structlog.get_logger().warning(
                 log.HUB_AUTHORITY_LOST,
                 reason=f"the folder {FOLDER!r} of the state folder is new, and {joined}"
-                " nodes have joined with the former one; stop this process and put that"
-                " back from a back-up, or have each join again, by a line of"
-                " `ollama-proxy node-token`",
+                f" {'node has' if joined == 1 else 'nodes have'} joined with the former"
+                " one; stop this process and put that back from a back-up, or have each"
+                " join again, by a line of `ollama-proxy node-token`",
             )
 
     async def aclose(self) -> None:

@@ -78,10 +78,8 @@ class Membership:
 
     def open_session(self) -> aiohttp.ClientSession:
         """Return what asks the hub with the node's key, and trusts no other server."""
-        return aiohttp.ClientSession(
-            connector=hub_connector(self.authority if self.is_pinned else ""),
-            headers={"Authorization": f"Bearer {self.key}"},
-        )
+        authority = self.authority if self.is_pinned else ""
+        return _session(authority, {"Authorization": f"Bearer {self.key}"})
 
     def show_certificate(self, folder: Path, context: ssl.SSLContext) -> None:
         """Have a context show the certificate; OpenSSL reads it from a file alone.
@@ -104,7 +102,32 @@ def hub_connector(authority: str) -> aiohttp.TCPConnector:
 
 def keyless_session() -> aiohttp.ClientSession:
     """Return what asks a hub that this node has not joined."""
-    return aiohttp.ClientSession(connector=hub_connector(""))
+    return _session("", {})
+
+
+def _session(authority: str, fields: dict[str, str]) -> aiohttp.ClientSession:
+    """Return what asks one server, whatever that says: no other one, nor for cookies.
+
+    A hub could fill the memory with cookies, and have this machine ask any address.
+    """
+    traced = aiohttp.TraceConfig()
+    traced.on_request_redirect.append(_refuse_redirect)
+    return aiohttp.ClientSession(
+        connector=hub_connector(authority),
+        headers=fields,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[traced],
+    )
+
+
+async def _refuse_redirect(
+    _session: aiohttp.ClientSession,
+    _context: object,
+    redirect: aiohttp.TraceRequestRedirectParams,
+) -> None:
+    """End a request that is sent on; a WebSocket has no other way to say so."""
+    redirect.response.close()
+    raise aiohttp.ClientError("the hub sends this node to another server")
 
 
 def read_membership(folder: Path) -> Membership | None:
