@@ -6,7 +6,6 @@ Of a request it has its sender, its route and its model, never its text.
 import itertools
 from typing import Any, Final
 
-from ollama_proxy.core.nodes.hub_routes import JOBS
 from ollama_proxy.core.ollama.body_model import model_in_json
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.serving.active_requests import ActiveRequests
@@ -41,7 +40,7 @@ def _entry(context: RequestContext, now: float) -> dict[str, Any]:
     return {
         "request_id": context.request_id,
         **named,
-        "route": JOBS if context.route.is_job else context.route.name,
+        "route": context.asked_route,
         "model": shown_text(_model(context)[:_LONGEST_MODEL]) or None,
         "pool": context.served.name,
         "since_s": round(max(0.0, now - context.begun_at), 1),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ollama_proxy.core.access.keys import NOBODY, Caller
 from ollama_proxy.core.demand import Arrival
 from ollama_proxy.core.lifecycle.record import LaunchId
+from ollama_proxy.core.nodes.hub_routes import JOBS
 from ollama_proxy.core.ollama.load_wish import LoadWish, load_wish_of
 from ollama_proxy.core.ollama.routes import Kind
 from ollama_proxy.core.plans import Choose, Wait
@@ -75,6 +76,11 @@ class RequestContext(Facts):
         if self.load is not None:
             return self.load.model
         return self.seen_model or None
+
+    @property
+    def asked_route(self) -> str:
+        """Return the name of the route that its client asked, if we know it."""
+        return JOBS if self.route.is_job else self.route.name
 
     @property
     def takes_slot(self) -> bool:

@@ -5,7 +5,6 @@ import structlog
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import ProxyError
 from ollama_proxy.core.http.reply import Reply
-from ollama_proxy.core.nodes.hub_routes import JOBS
 from ollama_proxy.core.ollama.error_bodies import SPOKE, error_body
 from ollama_proxy.serving.caller_fields import caller_fields
 from ollama_proxy.serving.client_writer import OnTransport, reset
@@ -30,7 +29,7 @@ def note(metrics: Metrics, context: RequestContext, status: int, took_s: float) 
     keys = {
         "request_id": context.request_id,
         "method": context.method,
-        "route": JOBS if context.route.is_job else context.route.name,
+        "route": context.asked_route,
         "kind": context.route.kind.value,
         "outcome": context.outcome,
         "status": status,
