@@ -6,6 +6,7 @@ is computed elsewhere and given in `NodeFacts`.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from ollama_proxy.base.clock import Clock
@@ -71,8 +72,8 @@ class NodeInstance:
         self.serves_all = facts.serves_all
         state = _state_of(facts)
         if state is not self._record.state:
-            values = {**vars(self._record), "state": state, "since": self._clock.now()}
-            self._record = Record(**values)
+            since = self._clock.now()
+            self._record = replace(self._record, state=state, since=since)
 
     def apply(self, event: Event) -> None:
         """Count the leases; an event of another process of it changes nothing."""
