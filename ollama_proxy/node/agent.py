@@ -36,6 +36,7 @@ from ollama_proxy.node.settings import NodeSettings
 from ollama_proxy.node.tunnel_keeper import TunnelKeeper
 from ollama_proxy.node.workload import Workload
 from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.endpoint import Upstream
 from ollama_proxy.upstream.loop_mark import LoopMark
 
 _BEAT_S = 10.0
@@ -106,18 +107,18 @@ class _Node:
         self._access, self._context = access, context
         mark = LoopMark(node_id)
         self.client = UpstreamClient(mark)
-        url = settings.ollama_base_url
+        self._upstream = Upstream(settings.ollama_base_url, setting="OLLAMA_BASE_URL")
         self._limit_s = min(_BEAT_S, settings.heartbeat_interval)
-        self._ollama = LocalOllama(self.client, url, look_s=self._limit_s)
+        self._ollama = LocalOllama(self.client, self._upstream, look_s=self._limit_s)
         self._workload = Workload()
         self._executor = Executor(
             self.client,
             self._ollama,
             self._workload,
-            url,
+            self._upstream,
             first_byte_s=settings.node_request_timeout,
         )
-        self._relay = OllamaRelay(self.client, mark, self._workload, url)
+        self._relay = OllamaRelay(self.client, mark, self._workload, self._upstream)
         self._hub = HubAddresses(*settings.hub)
         self._gpus = GpuMeter()
         self._space = FreeSpace(settings.models_dirs)
@@ -148,7 +149,7 @@ class _Node:
             self.client,
             self._ollama,
             self._workload,
-            self._settings.ollama_base_url,
+            self._upstream,
             clock=clock,
             rng=rng,
             on_pulled=heartbeat.hurry,

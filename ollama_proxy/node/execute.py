@@ -26,14 +26,13 @@ class Executor:
         client: UpstreamClient,
         ollama: LocalOllama,
         workload: Workload,
-        url: str,
+        upstream: Upstream,
         *,
         first_byte_s: float,
         bodies: BodyReader | None = None,
     ) -> None:
         self._client, self._ollama, self._workload = client, ollama, workload
-        self._upstream = Upstream(url, setting="OLLAMA_BASE_URL")
-        self._url = url
+        self._upstream = upstream
         self._first_byte_s = first_byte_s
         self._bodies = bodies or BodyReader()
 
@@ -63,15 +62,15 @@ class Executor:
         except TimeoutError:
             return refuse(
                 504,
-                f"the Ollama at {self._url} gave no byte within {limit_s:g} s;"
+                f"the Ollama at {self._upstream.url} gave no byte within {limit_s:g} s;"
                 " NODE_REQUEST_TIMEOUT of this node says how long it may take",
             )
         except UpstreamError as error:
             self._workload.on_trouble()
             return refuse(
                 502,
-                f"the Ollama at {self._url} can't be asked ({error}); start it, or set"
-                " OLLAMA_BASE_URL of this node",
+                f"the Ollama at {self._upstream.url} can't be asked ({error}); start"
+                " it, or set OLLAMA_BASE_URL of this node",
             )
         # What breaks inside the block closes the connection, and Ollama ends the work.
         async with answer:

@@ -56,11 +56,10 @@ class LocalOllama:
     """
 
     def __init__(
-        self, client: UpstreamClient, url: str, *, look_s: float = _LOOK_S
+        self, client: UpstreamClient, upstream: Upstream, *, look_s: float = _LOOK_S
     ) -> None:
         self._client = client
-        self._upstream = Upstream(url, setting="OLLAMA_BASE_URL")
-        self._url = url
+        self._upstream = upstream
         self._look_s = look_s
         self.state = OllamaState()
 
@@ -100,7 +99,7 @@ class LocalOllama:
         )
 
     def _without(self, why: str) -> OllamaState:
-        return OllamaState(fault=f"the Ollama at {self._url} {why}")
+        return OllamaState(fault=f"the Ollama at {self._upstream.url} {why}")
 
     async def _read(self, path: str, kind: type[T]) -> T:
         answer = await self._client.ask(

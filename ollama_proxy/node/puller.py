@@ -69,7 +69,7 @@ class Puller:
         client: UpstreamClient,
         ollama: LocalOllama,
         workload: Workload,
-        url: str,
+        upstream: Upstream,
         *,
         clock: Clock,
         rng: random.Random,
@@ -77,7 +77,7 @@ class Puller:
         silence_s: float = _SILENCE_S,
     ) -> None:
         self._client, self._ollama, self._workload = client, ollama, workload
-        self._upstream = Upstream(url, setting="OLLAMA_BASE_URL")
+        self._upstream = upstream
         self._clock, self._on_pulled = clock, on_pulled
         self._pause = GrowingPause(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, rng=rng)
         self._silence_s = silence_s

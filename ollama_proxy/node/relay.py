@@ -34,13 +34,13 @@ class OllamaRelay:
         client: UpstreamClient,
         mark: LoopMark,
         workload: Workload,
-        url: str,
+        upstream: Upstream,
         *,
         stall_s: float = _STALL_S,
     ) -> None:
         self._client, self._mark, self._workload = client, mark, workload
-        self._upstream = Upstream(url, setting="OLLAMA_BASE_URL")
-        self._url, self._stall_s = url, stall_s
+        self._upstream = upstream
+        self._stall_s = stall_s
 
     async def relay(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request of the hub."""
@@ -54,7 +54,7 @@ class OllamaRelay:
                 answer = await self._client.ask(outgoing(request, body), self._upstream)
             except UpstreamError as error:
                 self._workload.on_trouble()
-                message = f"the Ollama at {self._url} can't be asked ({error})"
+                message = f"the Ollama at {self._upstream.url} can't be asked ({error})"
                 return _closing(request, refuse(502, message))
             except StalledError:
                 _reset(request)

@@ -15,6 +15,7 @@ from ollama_proxy.node.listed_models import LoadedModel
 from ollama_proxy.node.local_ollama import LocalOllama, OllamaState
 from ollama_proxy.node.workload import MOST_REQUESTS, Workload
 from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.endpoint import Upstream
 from ollama_proxy.upstream.loop_mark import LoopMark
 from tests.node.agents import post
 
@@ -44,12 +45,14 @@ async def executing(
     behind = web.Application()
     behind.router.add_post("/api/generate", SlowOllama(slow_s).generate)
     server = await aiohttp_server(behind, shutdown_timeout=0.1)
-    url = str(server.make_url("")).rstrip("/")
+    upstream = Upstream(str(server.make_url("")).rstrip("/"))
     client = UpstreamClient(LoopMark("gpu-1"))
-    ollama = LocalOllama(client, url)
+    ollama = LocalOllama(client, upstream)
     ollama.state = OllamaState(loaded=tuple(LoadedModel(name) for name in loaded))
     workload = Workload()
-    executor = Executor(client, ollama, workload, url, first_byte_s=0.1, bodies=bodies)
+    executor = Executor(
+        client, ollama, workload, upstream, first_byte_s=0.1, bodies=bodies
+    )
     app = web.Application()
     app.router.add_post("/execute", executor.execute)
     before = await aiohttp_server(app, shutdown_timeout=0.1)

@@ -16,6 +16,7 @@ from ollama_proxy.node.workload import Workload
 from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
 from ollama_proxy.simulator.state import Simulator
 from ollama_proxy.upstream.client import UpstreamClient
+from ollama_proxy.upstream.endpoint import Upstream
 from ollama_proxy.upstream.loop_mark import LoopMark
 from tests.fakes.old_hub import old_hub
 from tests.fakes.raw_upstream import Script, raw_upstream, reply
@@ -46,9 +47,9 @@ async def pulling(
         client, clock, workload = UpstreamClient(LoopMark("a")), SetClock(), Workload()
         puller = Puller(
             client,
-            LocalOllama(client, upstream.url),
+            LocalOllama(client, Upstream(upstream.url)),
             workload,
-            upstream.url,
+            Upstream(upstream.url),
             clock=clock,
             rng=random.Random(1),
             on_pulled=lambda: None,
