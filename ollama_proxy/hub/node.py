@@ -95,6 +95,11 @@ class Node:
         self.state = replace(self.state, beaten_at=now)
         self.note_drain()
 
+    def spare(self, away_s: float, now: float) -> None:
+        """Move its last beat on by a time in which the hub slept."""
+        beaten_at = min(now, self.state.beaten_at + away_s)
+        self.state = replace(self.state, beaten_at=beaten_at)
+
     def note_drain(self) -> None:
         """Compute whether it drains: by its own word, or by order."""
         agent = self.beat.agent

@@ -35,6 +35,8 @@ from ollama_proxy.hub.ports import NodeLinks, Sender, WantedModels
 from ollama_proxy.store.ports import NodeStore
 
 _TICK_S: Final = 1.0
+_ASLEEP_S: Final = 5.0
+"""From how much more time than a tick on, this machine, or the process, slept."""
 
 
 class NodeRegistry:
@@ -214,8 +216,19 @@ class NodeRegistry:
     async def run(self) -> None:
         """Let time pass, until this is cancelled."""
         while True:
+            before = self._clock.now()
             await asyncio.sleep(_TICK_S)
+            self._spare(self._clock.now() - before - _TICK_S)
             self.tick()
+
+    def _spare(self, away_s: float) -> None:
+        """Take in for how long this machine slept, so that no beat could arrive."""
+        if away_s < _ASLEEP_S:
+            return
+        now = self._clock.now()
+        for node in self._nodes.values():
+            node.spare(away_s, now)
+            node.changes_at = next_change(node.state, now, self.limits.state)
 
     def tick(self) -> None:
         """Compute every state anew, forget silent nodes, write what has changed."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from ollama_proxy.base.tasks import start_task
 from ollama_proxy.fleet.lease import Lease
@@ -57,6 +58,34 @@ def fail(pool: Pool, times: int) -> None:
         assert lease is not None
         lease.failed("it refused the connection")
         lease.release()
+
+
+@dataclass
+class SleepyClock(LoopClock):
+    """The time of the loop, and that in which the machine slept."""
+
+    asleep_s: float = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.asleep_s
+
+
+@in_virtual_time
+async def test_a_hub_that_slept_counts_no_silence_for_that_time() -> None:
+    clock = SleepyClock()
+    hub = Hub(time=clock)
+    hub.links.serves_all = True
+    async with pool_of(hub) as pool:
+        hub.ours()
+        lease = pool.try_lease(model=MODEL)
+        await asyncio.sleep(50.5)
+        clock.asleep_s = 8 * 3600.0
+        await asyncio.sleep(35)
+        online = hub.status()
+        was_cut = lease is None or lease.was_cut
+        await asyncio.sleep(10)
+
+        assert (online, was_cut, hub.status()) == ("online", False, "offline")
 
 
 @in_virtual_time
