@@ -153,6 +153,7 @@ class _Node:
             clock=clock,
             rng=rng,
             on_pulled=heartbeat.hurry,
+            free=self._space.measure,
         )
         async with (
             serving(self._app(), bound, self._context) as server,

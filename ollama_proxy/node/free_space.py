@@ -25,10 +25,12 @@ class FreeSpace:
         if self._look is None:
             loop = asyncio.get_running_loop()
             self._look = loop.run_in_executor(None, _free, self._folders)
-        done, _ = await asyncio.wait({self._look}, timeout=self._limit_s)
+        look = self._look
+        done, _ = await asyncio.wait({look}, timeout=self._limit_s)
         if not done:
             return None
-        look, self._look = self._look, None
+        if self._look is look:
+            self._look = None
         return look.result()
 
 

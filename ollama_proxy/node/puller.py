@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from ollama_proxy.base.clock import Clock
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.base.retry import GrowingPause
 from ollama_proxy.base.tasks import cancel_and_wait, start_task
+from ollama_proxy.core.nodes.wanted import RESERVE
 from ollama_proxy.core.ollama.model_names import full_model_name
 from ollama_proxy.core.ollama.pull_progress import ProgressLine, read_progress
 from ollama_proxy.node.hub_answer import on_one_line
@@ -27,6 +28,7 @@ from ollama_proxy.upstream.endpoint import Upstream
 _FIRST_PAUSE_S = 60.0
 _LONGEST_PAUSE_S = 3600.0
 _SILENCE_S = 900.0
+_GIB = 1 << 30
 _LOOK_S = 5.0
 _MOST_LAYERS = 256
 _LONGEST_LINE = 64 * 1024
@@ -40,12 +42,18 @@ class Progress:
     name: str
     layers: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def take(self, line: ProgressLine) -> None:
-        """Note how far a layer is."""
-        if line.total > 0 and (
-            line.digest in self.layers or len(self.layers) < _MOST_LAYERS
-        ):
+    def take(self, line: ProgressLine) -> bool:
+        """Note how far a layer is; return whether its size was not known."""
+        _, before = self.layers.get(line.digest, (0.0, 0.0))
+        if line.total > 0 and (before or len(self.layers) < _MOST_LAYERS):
             self.layers[line.digest] = (min(line.completed, line.total), line.total)
+            return line.total != before
+        return False
+
+    @property
+    def left(self) -> float:
+        """Return how many bytes of the layers known so far are still to come."""
+        return sum(total - completed for completed, total in self.layers.values())
 
     def shown(self) -> dict[str, Any]:
         """Return it as a beat has it; sizes in bytes, of the layers known so far."""
@@ -61,7 +69,9 @@ class Puller:
     A pull that fails is tried again after 1 min, then 2 and so on, at most an hour; it
     goes on where it stopped, since Ollama keeps the parts. One that is wanted no more,
     or in a node that begins to drain, is broken off. ``on_pulled`` is called after each
-    pull that succeeds. ``silence_s``: how long Ollama may report nothing.
+    pull that succeeds. ``silence_s``: how long Ollama may report nothing. ``free``
+    returns the free bytes for models, None if unknown: 10 GiB of them stay free,
+    whatever the hub knows of a model's size.
     """
 
     def __init__(
@@ -74,11 +84,12 @@ class Puller:
         clock: Clock,
         rng: random.Random,
         on_pulled: Callable[[], None],
+        free: Callable[[], Awaitable[int | None]],
         silence_s: float = _SILENCE_S,
     ) -> None:
         self._client, self._ollama, self._workload = client, ollama, workload
         self._upstream = upstream
-        self._clock, self._on_pulled = clock, on_pulled
+        self._clock, self._on_pulled, self._free = clock, on_pulled, free
         self._pause = GrowingPause(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, rng=rng)
         self._silence_s = silence_s
         self._wanted: Sequence[str] = ()
@@ -183,12 +194,22 @@ class Puller:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         last = _checked(line)
-                        progress.take(last)
+                        if progress.take(last):
+                            await self._check_room(progress)
                     if len(rest) > _LONGEST_LINE:
                         raise _PullError("Ollama does not answer as Ollama does")
                 last = _checked(rest) if rest else last
         if answer.status != _OK or last.status != "success":
             raise _PullError(f"Ollama answered {answer.status} {last.status!r}")
+
+    async def _check_room(self, progress: Progress) -> None:
+        """Raise `_PullError` for a model that does not fit."""
+        free = await self._free()
+        if free is not None and progress.left > free - RESERVE:
+            raise _PullError(
+                f"{progress.left / _GIB:.1f} GiB are still to come, and of the"
+                f" {free / _GIB:.1f} GiB that are free {RESERVE / _GIB:.0f} stay so"
+            )
 
 
 class _PullError(Exception):

@@ -50,3 +50,12 @@ async def test_a_file_system_that_hangs_holds_up_one_look_alone(
 
     assert (first, second, last) == (None, None, 7)
     assert len(looks) == 1
+
+
+async def test_two_that_ask_at_a_time_get_the_same_look(tmp_path: Path) -> None:
+    space = FreeSpace([tmp_path])
+
+    first, second = await asyncio.gather(space.measure(), space.measure())
+
+    assert first == second
+    assert first is not None

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpServer
+from structlog.testing import capture_logs
 
 from ollama_proxy.base.tasks import scoped_task
+from ollama_proxy.core.nodes.wanted import RESERVE
 from ollama_proxy.node.local_ollama import LocalOllama
 from ollama_proxy.node.puller import Puller
 from ollama_proxy.node.workload import Workload
@@ -28,10 +30,13 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: cl
 
 @contextlib.asynccontextmanager
 async def pulling(
-    script: Script, *, silence_s: float = 20.0
+    script: Script, *, silence_s: float = 20.0, free: int | None = None
 ) -> AsyncIterator[tuple[Puller, SetClock, Workload, list[bytes]]]:
     """Run a puller before an Ollama that answers pulls by ``script``."""
     asked: list[bytes] = []
+
+    async def room() -> int | None:
+        return free
 
     async def either(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -53,6 +58,7 @@ async def pulling(
             clock=clock,
             rng=random.Random(1),
             on_pulled=lambda: None,
+            free=room,
             silence_s=silence_s,
         )
         try:
@@ -70,6 +76,29 @@ async def until(number: int, asked: list[bytes]) -> None:
 
 async def never(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
     await reader.read()
+
+
+@pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False)])
+async def test_a_model_that_is_larger_than_the_hub_was_told_fills_no_disk(
+    spare: int, fits: bool
+) -> None:
+    async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = b'{"status":"pulling x","digest":"sha256:a","total":9000,"completed":9}'
+        writer.write(HEAD + b"\r\n" + line + b"\n")
+        await reader.read()  # until the agent has hung up
+
+    with capture_logs() as lines:
+        async with pulling(large, free=RESERVE + 8991 + spare) as (puller, *_, asked):
+            puller.want(["big"])
+            await until(1, asked)
+            async with asyncio.timeout(20):
+                while fits and not (puller.pulling or {}).get("total"):
+                    await asyncio.sleep(0.01)
+                while not fits and puller.pulling is not None:
+                    await asyncio.sleep(0.01)
+
+    refused = [one for one in lines if "still to come" in one.get("reason", "")]
+    assert bool(refused) is not fits
 
 
 @pytest.mark.parametrize(
