@@ -17,12 +17,14 @@ from ollama_proxy.gateway.credentials import SENT_IN
 from ollama_proxy.server.access import AccessControl
 from ollama_proxy.server.aiohttp.behind import behind_of, refusal
 from ollama_proxy.server.aiohttp.hub_page import target_of
+from ollama_proxy.server.aiohttp.refused_agents import RefusedAgents
 from ollama_proxy.server.aiohttp.reply import to_response
 from ollama_proxy.server.aiohttp.request import BEGUN, REQUEST_CONTEXT, begin
 from ollama_proxy.server.caller import CALLER
 from ollama_proxy.serving.client_writer import reset
 from ollama_proxy.serving.interruptions import interruption_reply, take_interruption
 from ollama_proxy.serving.key_settling import settle
+from ollama_proxy.serving.metrics import Metrics
 from ollama_proxy.serving.relay import Services
 from ollama_proxy.serving.request_context import RequestContext
 from ollama_proxy.serving.request_log import failure, note
@@ -39,6 +41,7 @@ def surround(services: Services, access: AccessControl) -> Middleware:
     error in the caller's API format, and registers, logs and counts each request.
     """
     metrics, active, pools = services.metrics, services.active, services.pools
+    lines = _Lines(metrics)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -78,11 +81,26 @@ def surround(services: Services, access: AccessControl) -> Middleware:
             settle(services.usage, context)
             if behind is not None:
                 behind.note_answered()
-            if not _is_usual(context.path, status):
-                note(metrics, context, status, loop.time() - begun_at)
+            lines.note(context, status, begun_at, loop.time())
         return response
 
     return middleware
+
+
+class _Lines:
+    """Logs and counts requests, but for those that are usual or refused too often."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics, self._refused = metrics, RefusedAgents()
+
+    def note(
+        self, context: RequestContext, status: int, begun_at: float, now: float
+    ) -> None:
+        """Note a request that has ended."""
+        if self._refused.is_too_many(context.path, status, now):
+            self._metrics.count_request(context.route.kind, context.outcome)
+        elif not _is_usual(context.path, status):
+            note(self._metrics, context, status, now - begun_at)
 
 
 def _is_usual(path: str, status: int) -> bool:
