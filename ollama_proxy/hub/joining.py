@@ -93,11 +93,12 @@ class Joining:
         key = NodeKey(request.key_id, request.node_id, request.key_digest, now)
         used = replace(token, used_by=key.id, request=request.digest)
         line = self._tokens.line_of_joining(Caller(peer), request.node_id)
+        had_key = self._keyring.of_node(request.node_id) is not None
         self._keyring.join(used, key, line)
         self._tokens.note_used(used)
-        structlog.get_logger().info(
-            log.NODE_JOINED, node_id=request.node_id, address=peer
-        )
+        logger = structlog.get_logger()
+        write = logger.warning if had_key else logger.info
+        write(log.NODE_JOINED, node_id=request.node_id, address=peer, had_key=had_key)
 
     def _again(self, token: JoinToken, request: JoinRequest) -> JoinAnswer:
         """Return the same answer to the same request, until the key was used."""

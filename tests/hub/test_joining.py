@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from ollama_proxy.base.errors import StoreError
 from ollama_proxy.core.nodes.join_request import (
@@ -252,3 +253,15 @@ def test_a_fault_in_a_request_to_join_is_told(spoiled: dict[str, object]) -> Non
     read_join_request(msgspec.json.encode(WHOLE))
     with pytest.raises(JoinBodyError, match="this is no request to join"):
         read_join_request(msgspec.json.encode(WHOLE | spoiled))
+
+
+def test_the_log_warns_of_a_machine_that_takes_the_place_of_another(
+    tmp_path: Path,
+) -> None:
+    rig = JoinRig(tmp_path)
+    with capture_logs() as lines:
+        for number in (1, 2):
+            rig.joining.join(rig.request(rig.token(), number=number), PEER)
+
+    joined = [one for one in lines if one["event"] == "node.joined"]
+    assert [one["had_key"] for one in joined] == [True]
