@@ -283,7 +283,7 @@ def known_tags(
     pool: PoolSpec, store: Places, backends: Mapping[str, Backend]
 ) -> bytes | None:
     """Return a pool's list of models as far as it is known while nothing runs."""
-    offer = pool.offers[0].name
+    offer = pool.first_own.name
     backend = backends[offer]
     if isinstance(backend, SupportsModelListing):
         tags = backend.tags()

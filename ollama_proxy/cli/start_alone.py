@@ -65,7 +65,7 @@ async def start_alone(
     """
     require_date("nothing is started")
     pool = _pool_of(settings, pool_name)
-    offer = pool.offers[0]
+    offer = pool.first_own
     async with opened_alone(settings) as (store, clock, backends):
         backend = backends[offer.name]
         ends_s = _end_without_proxy(offer.backend, backend)
@@ -118,7 +118,9 @@ def _pool_of(settings: Settings, name: str | None) -> PoolSpec:
 
 def _refuse_others(pool: PoolSpec, store: RecordStore) -> None:
     """Raise `StartupError` if another offer of the pool has the slot's instance."""
-    for offer in pool.offers[1:]:
+    for offer in pool.offers:
+        if offer is pool.first_own:
+            continue
         record = store.get(str(SlotKey(pool.name, 0, offer.name)))
         if record is not None and record.state not in AT_REST:
             raise StartupError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ollama_proxy.base.fields import BackendSettings
+from ollama_proxy.config.selection import HUB
 from ollama_proxy.core.ollama.model_globs import ModelGlob, ModelGroups
 from ollama_proxy.core.pool_policy import PoolPolicy
 
@@ -52,6 +53,12 @@ class PoolSpec:
     policy: PoolPolicy
     hold_s: float = 0.0
     uploads: bool = True
+
+    @property
+    def first_own(self) -> OfferSpec:
+        """Return the first offer that is no house of nodes; the first if all are."""
+        own = (one for one in self.offers if one.backend != HUB)
+        return next(own, self.offers[0])
 
 
 @dataclass(frozen=True, slots=True)

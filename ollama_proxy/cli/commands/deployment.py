@@ -83,7 +83,7 @@ def _set_up(
     from ollama_proxy.server.control_socket import ControlOrder  # noqa: PLC0415 - likewise
 
     kind: Literal["deploy", "delete"] = "delete" if image is None else "deploy"
-    name = offer or settings.pools[0].offers[0].name
+    name = offer or settings.pools[0].first_own.name
     told = ask_running(settings.state_dir, ControlOrder(kind, name, image, replaced))
     if told is None:
         asyncio.run(_set_up_alone(settings, image, replaced, offer))

@@ -19,11 +19,17 @@ def environment(rig: Rig) -> dict[str, str]:
     }
 
 
-async def typed(rig: Rig, proxy: ProxyProcess, *words: str) -> tuple[int, str]:
-    env = environment(rig) | {
-        "OLLAMA_HOST": proxy.url,
-        "OLLAMA_PROXY_STATE_DIR": str(rig.folder / "state"),
-    }
+async def typed(
+    rig: Rig, proxy: ProxyProcess, *words: str, **more: str
+) -> tuple[int, str]:
+    env = (
+        environment(rig)
+        | more
+        | {
+            "OLLAMA_HOST": proxy.url,
+            "OLLAMA_PROXY_STATE_DIR": str(rig.folder / "state"),
+        }
+    )
     done = await asyncio.to_thread(run_cli, *words, **env)
     return done.returncode, done.stdout + done.stderr
 
@@ -36,6 +42,26 @@ async def woken(proxy: ProxyProcess) -> None:
 
 def images(rig: Rig) -> list[str]:
     return [str(one.config["image"]) for one in rig.cloud.paid]
+
+
+async def test_a_running_hub_deploys_and_deletes_what_its_cloud_has(rig: Rig) -> None:
+    env = environment(rig) | {
+        "OLLAMA_PROXY_HUB": "true",
+        "OLLAMA_PROXY_HUB_LISTEN": "off",
+        "OLLAMA_PROXY_BACKEND": "fly",
+    }
+    running = forked_proxy(rig.folder / "state", **env)
+    proxy = await asyncio.to_thread(running.__enter__)
+    try:
+        deployed = await typed(rig, proxy, "deploy", IMAGE, **env)
+        volumes = len(rig.cloud.volumes())
+        gone = await typed(rig, proxy, "delete", "--yes", **env)
+    finally:
+        await asyncio.to_thread(running.__exit__, None, None, None)
+
+    assert (deployed[0], gone[0]) == (0, 0), (deployed, gone)
+    assert "the running proxy does it" in deployed[1]
+    assert (volumes, rig.cloud.volumes()) == (1, [])
 
 
 async def test_a_running_proxy_goes_on_with_the_new_image_and_then_with_none(
