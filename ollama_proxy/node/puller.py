@@ -149,18 +149,25 @@ class Puller:
         pull = self._pull = start_task(self._trouble(progress), name="pull")
         try:
             await asyncio.wait({pull})
+            is_done = self._note_end(name, pull)
         finally:
             self._progress = self._pull = None
             await cancel_and_wait(pull)
-        if pull.cancelled():
-            self._log.info(log.MODEL_PULL, model=name, reason="wanted no more")
-        elif trouble := pull.result():
-            self._note_failure(name, trouble)
-        else:
-            self._failures.pop(name, None)
-            self._log.info(log.MODEL_PULL, model=name, reason="done")
+        if is_done:
             await self._ollama.look()
             self._on_pulled()
+
+    def _note_end(self, name: str, pull: asyncio.Task[str]) -> bool:
+        """Note how a pull has ended; return whether the model is there now."""
+        if pull.cancelled():
+            self._log.info(log.MODEL_PULL, model=name, reason="wanted no more")
+            return False
+        if trouble := pull.result():
+            self._note_failure(name, trouble)
+            return False
+        self._failures.pop(name, None)
+        self._log.info(log.MODEL_PULL, model=name, reason="done")
+        return True
 
     async def _trouble(self, progress: Progress) -> str:
         """Pull a model; return why that failed, "" if it did not."""
