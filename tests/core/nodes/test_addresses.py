@@ -157,6 +157,7 @@ def test_a_link_local_peer_is_not_called_whatever_its_zone() -> None:
     assert "link-local" in told.faults[0]
 
 
+@pytest.mark.no_cover  # 20 000 spellings
 def test_no_spelling_of_an_address_passes_that_another_does_not() -> None:
     rng = random.Random(18)
     for _ in range(20_000):
