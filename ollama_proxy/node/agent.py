@@ -144,7 +144,7 @@ class _Node:
             rng=rng,
             on_answer=self._heed,
         )
-        self._workload.on_trouble = heartbeat.hurry
+        self._workload.on_news = heartbeat.hurry
         puller = self._puller = Puller(
             self.client,
             self._ollama,

@@ -66,7 +66,7 @@ class Executor:
                 " NODE_REQUEST_TIMEOUT of this node says how long it may take",
             )
         except UpstreamError as error:
-            self._workload.on_trouble()
+            self._workload.on_news()
             return refuse(
                 502,
                 f"the Ollama at {self._upstream.url} can't be asked ({error}); start"
@@ -88,7 +88,7 @@ class Executor:
                 await response.write(chunk)
                 last = chunk
         except InstanceLostError as error:
-            self._workload.on_trouble()
+            self._workload.on_news()
             await self._break_off(request, response, last, error)
             return response
         await response.write_eof()

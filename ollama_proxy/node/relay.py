@@ -6,6 +6,7 @@ from aiohttp import HttpVersion11, web
 from ollama_proxy.base import log
 from ollama_proxy.base.errors import InstanceLostError, UpstreamError
 from ollama_proxy.core.http import headers
+from ollama_proxy.core.ollama.routes import BLOBS, Kind, classify
 from ollama_proxy.node.hub_writer import HubWriter
 from ollama_proxy.node.refusals import refuse
 from ollama_proxy.node.relayed_body import RelayedBody, StalledError
@@ -53,7 +54,7 @@ class OllamaRelay:
                 await body.keep_small()
                 answer = await self._client.ask(outgoing(request, body), self._upstream)
             except UpstreamError as error:
-                self._workload.on_trouble()
+                self._workload.on_news()
                 message = f"the Ollama at {self._upstream.url} can't be asked ({error})"
                 return _closing(request, refuse(502, message))
             except StalledError:
@@ -61,8 +62,12 @@ class OllamaRelay:
                 raise
             # What breaks inside the block closes the connection to Ollama, which ends
             # its work.
-            async with answer:
-                return await self._pour(request, answer)
+            try:
+                async with answer:
+                    return await self._pour(request, answer)
+            finally:
+                if changes_models(request):
+                    self._workload.on_news()
 
     def _loop_refusal(self, request: web.BaseRequest) -> web.Response | None:
         """Return the answer to a request that has passed here before."""
@@ -91,12 +96,18 @@ class OllamaRelay:
             await answer.pour(writer)
         except (InstanceLostError, ConnectionError) as error:
             if isinstance(error, InstanceLostError):
-                self._workload.on_trouble()
+                self._workload.on_news()
             _reset(request)
             structlog.get_logger().warning(log.ANSWER_LOST, error=str(error))
             raise ConnectionResetError(str(error)) from error
         await response.write_eof()
         return response
+
+
+def changes_models(request: web.BaseRequest) -> bool:
+    """Tell whether a request may change which models there are; a file is none."""
+    route = classify(request.method, request.rel_url.raw_path)
+    return route.kind is Kind.WRITE and route.name != BLOBS
 
 
 def outgoing(request: web.BaseRequest, body: RelayedBody) -> PreparedRequest:

@@ -15,11 +15,12 @@ class Workload:
     """Counts requests of the hub. Two reasons to take no new ones: end and drain.
 
     ``is_ending``: a signal has come. ``is_drained``: the hub wants this node to rest.
-    ``on_trouble``: called when Ollama can't be asked, so that the hub soon learns it.
+    ``on_news``: called when the hub should soon learn something: that Ollama can't be
+    asked, or that a request may have changed its models.
     """
 
     def __init__(self) -> None:
-        self.on_trouble: Callable[[], None] = _ignore
+        self.on_news: Callable[[], None] = _ignore
         self.in_flight = 0
         self.is_ending = False
         self.is_drained = False

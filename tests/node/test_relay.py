@@ -8,10 +8,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from pytest_aiohttp.plugin import AiohttpServer
 
+from ollama_proxy.node.relay import changes_models
 from ollama_proxy.simulator.server import SIMULATOR, Manners, build_simulator
 from ollama_proxy.simulator.state import Simulator
+from tests.fakes.old_hub import old_hub
 from tests.fakes.raw_upstream import RawUpstream, Script, raw_upstream, reply
 from tests.node.agents import HUB_TOKEN, JOINED, RunningAgent, running_agent
 from tests.ports import held_port
@@ -447,3 +450,46 @@ async def test_an_ollama_that_hangs_holds_up_nothing_but_its_requests(
         async with asyncio.timeout(20):
             while await in_flight(port):
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_news"),
+    [
+        ("POST /api/copy", True),
+        ("DELETE /api/delete", True),
+        ("POST /api/pull?x=1", True),
+        ("POST /api/create", True),
+        ("POST /api/blobs/sha256:00", False),
+        ("POST /api/chat", False),
+        ("GET /api/tags", False),
+    ],
+)
+def test_what_may_change_models_is_news_for_the_hub(asked: str, is_news: bool) -> None:
+    method, target = asked.split()
+
+    assert changes_models(make_mocked_request(method, target)) is is_news
+
+
+async def test_a_hub_soon_learns_that_models_have_changed(
+    simulator: tuple[str, Simulator], tmp_path: Path
+) -> None:
+    copy = b'{"source":"tiny","destination":"mine"}'
+    async with (
+        old_hub() as hub,
+        running_agent(
+            tmp_path,
+            access=JOINED,
+            SERVER_URL=hub.url,
+            OLLAMA_BASE_URL=simulator[0],
+            HEARTBEAT_INTERVAL="3600",
+        ) as agent,
+    ):
+        await hub.until(1)
+        framed = b"Content-Length: %d\r\n" % len(copy) + LAST + copy
+        answer = await ask(
+            agent.port, b"POST /api/copy HTTP/1.1\r\n" + HOST + TOKEN + framed
+        )
+        beat = await hub.until(2)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert "mine:latest" in beat["models"]
